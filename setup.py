@@ -1,0 +1,290 @@
+"""Build of the relay: generated sources first, then the extension modules.
+
+Metadata, dependencies and tool settings are in pyproject.toml; here is only what has to be
+computed on the machine that builds. It is steered by the environment:
+
+RELAY_DEBUG=1           assertions and counters on, little optimisation
+RELAY_SANITIZE=LIST     address,undefined or thread: instrumented by the compiler
+RELAY_WERROR=1          C compiler warnings are errors (as in CI)
+RELAY_SHOWN=1           also build the test-only module `shown` (tests/native/shown.pyx);
+                        RELAY_SHOWN=scan,leaf builds it from those parts only
+RELAY_BUILD_DIR=PATH    where everything built goes; default build/<variant>
+
+Each variant (normal, debug, address-undefined, thread) has a folder of its own under build/:
+`lib` is an importable copy of the package, `tests` holds `shown`. Only the normal variant can
+be built in place; the others are used by putting their folders first on PYTHONPATH.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).resolve().parent
+NGHTTP2_MIN = "1.52"
+
+INSTALL_HINT = """{problem}
+The relay is built on the system's libnghttp2 ({minimum} or later). Install it with
+  Debian, Ubuntu:  apt-get install gcc pkg-config libnghttp2-dev
+  Fedora:          dnf install gcc pkgconf-pkg-config libnghttp2-devel
+  Alpine:          apk add gcc musl-dev linux-headers pkgconf nghttp2-dev
+"""
+
+# What the library or the C library may or may not offer. Distributions patch features into old
+# versions, so each is asked for by compiling and linking a use of it; the answer is a macro,
+# RELAY_HAVE_<name>=0 or 1.
+PROBES = {
+    # Rapid-reset protection: a token bucket for RST_STREAM from the peer.
+    "STREAM_RESET_RATE_LIMIT": (
+        "#include <nghttp2/nghttp2.h>",
+        "nghttp2_option *o = 0; nghttp2_option_set_stream_reset_rate_limit(o, 1000, 33);",
+    ),
+    # CONTINUATION flood protection.
+    "MAX_CONTINUATIONS": (
+        "#include <nghttp2/nghttp2.h>",
+        "nghttp2_option *o = 0; nghttp2_option_set_max_continuations(o, 8);",
+    ),
+    # Not keeping closed streams for the priority tree saves memory with many short calls.
+    "NO_CLOSED_STREAMS": (
+        "#include <nghttp2/nghttp2.h>",
+        "nghttp2_option *o = 0; nghttp2_option_set_no_closed_streams(o, 1);",
+    ),
+    # Bounds the header block that nghttp2 itself is willing to send.
+    "MAX_SEND_HEADER_BLOCK_LENGTH": (
+        "#include <nghttp2/nghttp2.h>",
+        "nghttp2_option *o = 0; nghttp2_option_set_max_send_header_block_length(o, 65536);",
+    ),
+    # Glitch counter of newer versions: ends connections that send harmless nonsense.
+    "GLITCH_RATE_LIMIT": (
+        "#include <nghttp2/nghttp2.h>",
+        "nghttp2_option *o = 0; nghttp2_option_set_glitch_rate_limit(o, 10000, 330);",
+    ),
+    # Sleeping for less than a millisecond in epoll (glibc 2.35; the kernel is asked at run time).
+    "EPOLL_PWAIT2": (
+        "#include <sys/epoll.h>\n#include <time.h>",
+        "struct epoll_event e; struct timespec t = {0, 1}; epoll_pwait2(0, &e, 1, &t, 0);",
+    ),
+}
+
+SANITIZERS = {"address", "undefined", "thread"}
+
+
+def fail(problem: str) -> None:
+    """End the build with one message that says what to install."""
+    sys.exit("error: " + INSTALL_HINT.format(problem=problem, minimum=NGHTTP2_MIN).rstrip())
+
+
+def sanitizers() -> list[str]:
+    names = sorted(filter(None, os.environ.get("RELAY_SANITIZE", "").split(",")))
+    unknown = set(names) - SANITIZERS
+    if unknown or ("thread" in names and len(names) > 1):
+        sys.exit(
+            f"error: RELAY_SANITIZE={','.join(names)}: accepted are address, undefined, "
+            "both with a comma between, or thread alone"
+        )
+    return names
+
+
+DEBUG = os.environ.get("RELAY_DEBUG", "") not in ("", "0")
+SANITIZE = sanitizers()
+VARIANT = "-".join(SANITIZE) or ("debug" if DEBUG else "normal")
+BUILD = Path(os.environ.get("RELAY_BUILD_DIR") or Path("build") / VARIANT)
+SHOWN = os.environ.get("RELAY_SHOWN", "")
+
+
+def pkg_config(*arguments: str) -> list[str]:
+    command = [os.environ.get("PKG_CONFIG", "pkg-config"), *arguments, f"libnghttp2 >= {NGHTTP2_MIN}"]
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        fail(f"{command[0]} was not found.")
+    except subprocess.CalledProcessError as error:
+        first_line = (error.stderr.strip() or "no reason given").splitlines()[0]
+        fail(f"{command[0]} does not find libnghttp2 >= {NGHTTP2_MIN}: {first_line}")
+    return shlex.split(done.stdout)
+
+
+def compiles(prelude: str, statement: str, flags: list[str], libraries: list[str]) -> bool:
+    """Whether a program that makes this one call compiles and links."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.c"
+        # argc keeps the call from being run or removed; an undeclared function is an error.
+        source.write_text(
+            f"#define _GNU_SOURCE\n{prelude}\nint main(int argc, char **argv)\n"
+            f"{{ (void)argv; if (argc > 99) {{ {statement} }} return 0; }}\n"
+        )
+        command = [
+            *compiler,
+            "-Werror=implicit-function-declaration",
+            *flags,
+            str(source),
+            "-o",
+            str(Path(folder) / "probe"),
+            *libraries,
+        ]
+        try:
+            return subprocess.run(command, capture_output=True).returncode == 0
+        except FileNotFoundError:
+            fail(f"The C compiler {compiler[0]} was not found.")
+    return False
+
+
+def probe(flags: list[str], libraries: list[str]) -> dict[str, int]:
+    if not compiles(
+        "#include <nghttp2/nghttp2.h>", "nghttp2_option_new(0);", flags, libraries
+    ):
+        fail("A program that uses libnghttp2 does not compile and link.")
+    return {
+        f"RELAY_HAVE_{name}": int(compiles(*program, flags, libraries))
+        for name, program in PROBES.items()
+    }
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Keep the time stamp, and so what was built from it, while the contents stay the same."""
+    if not path.is_file() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def generate() -> None:
+    """Make the sources that are made from other sources: message classes and their schema."""
+    for script in ("make_protos.py", "make_schema.py"):
+        if (HERE / "scripts" / script).exists():
+            subprocess.run([sys.executable, str(HERE / "scripts" / script)], check=True, cwd=HERE)
+
+
+def shown_parts() -> list[str]:
+    """Write the list of parts that tests/native/shown.pyx includes; returns their paths."""
+    folder = HERE / "tests" / "native"
+    wanted = None if SHOWN == "1" else set(SHOWN.split(","))
+    parts = sorted(folder.glob("shown_*.pxi"))
+    if wanted is not None:
+        parts = [part for part in parts if part.stem.removeprefix("shown_") in wanted]
+    text = "".join(f'include "{part.name}"\n' for part in parts)
+    write_if_changed(folder / "_shown_parts.pxi", "# Made by setup.py.\n" + text)
+    return [str(part.relative_to(HERE)) for part in parts]
+
+
+def compile_flags() -> list[str]:
+    flags = ["-fvisibility=hidden", "-Wall", "-Wextra"]
+    # Cython's own habits: helpers that a module does not use, and slots with a fixed signature.
+    flags += ["-Wno-unused-function", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+    if os.environ.get("RELAY_WERROR", "") not in ("", "0"):
+        flags.append("-Werror")
+    if SANITIZE:
+        flags += [f"-fsanitize={','.join(SANITIZE)}", "-O1", "-g", "-fno-omit-frame-pointer"]
+        if "undefined" in SANITIZE:
+            flags.append("-fno-sanitize-recover=undefined")
+    elif DEBUG:
+        flags += ["-O1", "-g"]
+    else:
+        # -g1: line numbers for perf and gdb cost nothing at run time.
+        # -fno-plt: calls into libnghttp2 go straight through the table of addresses.
+        flags += ["-O3", "-g1", "-fno-plt"]
+    return flags
+
+
+class Build(build_ext):
+    """Builds from generated sources and probed features, each variant in its own folder."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if not self.editable_mode:
+            self.build_lib = str(BUILD / "lib")
+        self.build_temp = str(BUILD / "temp")
+        if VARIANT != "normal" and (self.inplace or self.editable_mode):
+            sys.exit(f"error: the {VARIANT} build goes to {BUILD}, not in place: use `setup.py build`")
+
+    def run(self) -> None:
+        generate()
+        super().run()
+
+    def build_extensions(self) -> None:
+        from Cython.Build import cythonize
+
+        flags = pkg_config("--cflags")
+        libraries = pkg_config("--libs")
+        features = probe(flags, libraries)
+        macros: dict[str, Any] = {**features, "RELAY_DEBUG": int(DEBUG or bool(SANITIZE))}
+        settings = BUILD / "settings.json"
+        write_if_changed(settings, json.dumps([macros, compile_flags(), libraries], indent=1))
+        native = [str(path) for path in Path("relay/native").glob("*.[ph]*")]
+        parts = shown_parts() if SHOWN else []
+        for extension in self.extensions:
+            extension.define_macros += [(name, str(value)) for name, value in macros.items()]
+            extension.extra_compile_args += [*flags, *compile_flags()]
+            extension.extra_link_args += libraries
+            if SANITIZE:
+                extension.extra_link_args.append(f"-fsanitize={','.join(SANITIZE)}")
+            extension.include_dirs += ["relay", "relay/native", "."]
+            extension.depends += [*native, str(settings)]
+            if extension.name == "shown":
+                extension.depends += parts
+        self.extensions[:] = cythonize(
+            self.extensions,
+            build_dir=str(BUILD / "c"),
+            include_path=["."],
+            # Line directives: warnings, profiles and stack traces name the .pxd, not the C file.
+            emit_linenums=True,
+            compiler_directives={
+                "language_level": 3,
+                "boundscheck": False,
+                "wraparound": False,
+                "cdivision": True,
+                "initializedcheck": False,
+            },
+        )
+        # cythonize makes new objects; setuptools has put names for its own use on the old ones.
+        for extension in self.extensions:
+            extension._full_name = self.get_ext_fullname(extension.name)
+            extension._links_to_dynamic = False
+            extension._needs_stub = False
+            extension._file_name = self.get_ext_filename(extension._full_name)
+        super().build_extensions()
+
+    def get_ext_fullpath(self, ext_name: str) -> str:
+        if ext_name == "shown":
+            return str(BUILD / "tests" / self.get_ext_filename(ext_name))
+        return super().get_ext_fullpath(ext_name)
+
+    def copy_extensions_to_source(self) -> None:
+        built = self.extensions
+        self.extensions = [extension for extension in built if extension.name != "shown"]
+        super().copy_extensions_to_source()
+        self.extensions = built
+
+
+class BuildPython(build_py):
+    """Generates the message classes before the package's modules are gathered."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if not self.editable_mode and VARIANT != "normal":
+            self.build_lib = str(BUILD / "lib")
+
+    def run(self) -> None:
+        generate()
+        super().run()
+
+
+extensions = [
+    Extension(name, [source])
+    for name, source, wanted in (
+        ("relay._fastpath", "relay/_fastpath.pyx", True),
+        ("shown", "tests/native/shown.pyx", bool(SHOWN)),
+    )
+    if wanted and (HERE / source).exists()
+]
+
+setup(ext_modules=extensions, cmdclass={"build_ext": Build, "build_py": BuildPython})
