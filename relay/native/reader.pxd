@@ -1,0 +1,131 @@
+"""The bounded reader: the only way in which received bytes are read.
+
+It cannot pass its end. Every function that takes something says whether it could; when it could
+not, the reader stays where it was and the result is left alone.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
+
+
+cdef struct Reader:
+    const uint8_t *at   # the next byte to read
+    const uint8_t *end  # one past the last byte; never before `at`
+
+
+# Wire types of protobuf (Encoding, "Message Structure").
+cdef enum WireType:
+    WIRE_VARINT = 0
+    WIRE_FIXED64 = 1
+    WIRE_BYTES = 2
+    WIRE_GROUP = 3
+    WIRE_GROUP_END = 4
+    WIRE_FIXED32 = 5
+
+
+cdef inline void reader_init(Reader *reader, const uint8_t *data, size_t size) noexcept nogil:
+    reader.at = data
+    reader.end = data + size
+
+
+cdef inline size_t reader_left(const Reader *reader) noexcept nogil:
+    return <size_t>(reader.end - reader.at)
+
+
+cdef inline bint reader_skip(Reader *reader, size_t size) noexcept nogil:
+    if size > reader_left(reader):
+        return False
+    reader.at += size
+    return True
+
+
+cdef inline bint reader_take(Reader *reader, size_t size, const uint8_t **data) noexcept nogil:
+    """The next `size` bytes, in place."""
+    if size > reader_left(reader):
+        return False
+    data[0] = reader.at
+    reader.at += size
+    return True
+
+
+cdef inline bint reader_u8(Reader *reader, uint8_t *value) noexcept nogil:
+    if reader.at == reader.end:
+        return False
+    value[0] = reader.at[0]
+    reader.at += 1
+    return True
+
+
+cdef inline bint reader_be32(Reader *reader, uint32_t *value) noexcept nogil:
+    if reader_left(reader) < 4:
+        return False
+    value[0] = (
+        <uint32_t>reader.at[0] << 24
+        | <uint32_t>reader.at[1] << 16
+        | <uint32_t>reader.at[2] << 8
+        | <uint32_t>reader.at[3]
+    )
+    reader.at += 4
+    return True
+
+
+cdef inline bint _reader_varint(Reader *reader, size_t limit, uint64_t *value) noexcept nogil:
+    """A varint of at most `limit` <= 10 bytes that fits 64 bits."""
+    cdef const uint8_t *at = reader.at
+    cdef size_t left = reader_left(reader)
+    cdef size_t index
+    cdef uint64_t result = 0
+    cdef uint8_t byte
+    if left > limit:
+        left = limit
+    for index in range(left):
+        byte = at[index]
+        # Nine bytes carry 63 bits; of the tenth only one is left to use.
+        if index == 9 and byte > 1:
+            return False
+        result |= <uint64_t>(byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            value[0] = result
+            reader.at = at + index + 1
+            return True
+    return False
+
+
+cdef inline bint reader_varint(Reader *reader, uint64_t *value) noexcept nogil:
+    """A base-128 varint, 1 to 10 bytes.
+
+    Longer than needed is fine (every protobuf parser takes it); more than 64 bits is not: the C++, upb
+    and Java parsers drop the excess bits of the tenth byte, Go's refuses it.
+    """
+    if reader.at != reader.end and reader.at[0] < 0x80:
+        value[0] = reader.at[0]
+        reader.at += 1
+        return True
+    return _reader_varint(reader, 10, value)
+
+
+cdef inline bint reader_tag(Reader *reader, uint32_t *number, uint32_t *wire) noexcept nogil:
+    """A field's tag: its number, 1 to 2**29 - 1, and its wire type, 0 to 7 (not checked further).
+
+    At most 5 bytes, as upb's parser has it (Go's and Java's take up to 10).
+    """
+    cdef Reader ahead = reader[0]
+    cdef uint64_t tag
+    if not _reader_varint(&ahead, 5, &tag) or tag > UINT32_MAX or tag < 8:
+        return False
+    number[0] = <uint32_t>(tag >> 3)
+    wire[0] = <uint32_t>(tag & 7)
+    reader.at = ahead.at
+    return True
+
+
+cdef inline bint reader_bytes(Reader *reader, const uint8_t **data, size_t *size) noexcept nogil:
+    """What follows a length: the length itself has at most 5 bytes, as in upb's parser."""
+    cdef Reader ahead = reader[0]
+    cdef uint64_t length
+    if not _reader_varint(&ahead, 5, &length) or length > reader_left(&ahead):
+        return False
+    data[0] = ahead.at
+    size[0] = <size_t>length
+    reader.at = ahead.at + length
+    return True
