@@ -15,6 +15,7 @@ Each variant (normal, debug, address-undefined, thread) has a folder of its own 
 be built in place; the others are used by putting their folders first on PYTHONPATH.
 """
 
+import fcntl
 import json
 import os
 import shlex
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -195,20 +197,31 @@ def compile_flags() -> list[str]:
     return flags
 
 
-class Build(build_ext):
-    """Builds from generated sources and probed features, each variant in its own folder."""
+class Build(build):
+    """Puts each variant in its own folder."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.build_base = str(BUILD)
+        self.build_lib = str(BUILD / "lib")
+        self.build_temp = str(BUILD / "temp")
+
+
+class BuildExtensions(build_ext):
+    """Builds from generated sources and probed features."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        if not self.editable_mode:
-            self.build_lib = str(BUILD / "lib")
-        self.build_temp = str(BUILD / "temp")
         if VARIANT != "normal" and (self.inplace or self.editable_mode):
             sys.exit(f"error: the {VARIANT} build goes to {BUILD}, not in place: use `setup.py build`")
 
     def run(self) -> None:
-        generate()
-        super().run()
+        BUILD.mkdir(parents=True, exist_ok=True)
+        # Two builds of one variant at the same time would read each other's half-written files.
+        with (BUILD / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            generate()
+            super().run()
 
     def build_extensions(self) -> None:
         from Cython.Build import cythonize
@@ -268,11 +281,6 @@ class Build(build_ext):
 class BuildPython(build_py):
     """Generates the message classes before the package's modules are gathered."""
 
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        if not self.editable_mode and VARIANT != "normal":
-            self.build_lib = str(BUILD / "lib")
-
     def run(self) -> None:
         generate()
         super().run()
@@ -287,4 +295,4 @@ extensions = [
     if wanted and (HERE / source).exists()
 ]
 
-setup(ext_modules=extensions, cmdclass={"build_ext": Build, "build_py": BuildPython})
+setup(ext_modules=extensions, cmdclass={"build": Build, "build_ext": BuildExtensions, "build_py": BuildPython})
