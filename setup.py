@@ -212,6 +212,9 @@ class BuildExtensions(build_ext):
 
     def finalize_options(self) -> None:
         super().finalize_options()
+        # An editable install asks for a temporary folder; in this one the next build finds what is done.
+        self.build_lib = str(BUILD / "lib")
+        self.build_temp = str(BUILD / "temp")
         if VARIANT != "normal" and (self.inplace or self.editable_mode):
             sys.exit(f"error: the {VARIANT} build goes to {BUILD}, not in place: use `setup.py build`")
 
