@@ -17,6 +17,11 @@ SOURCES := $(wildcard relay/*.pyx relay/native/*.pxd relay/native/*.h tests/nati
 	protos/*.proto scripts/make_*.py)
 LOCKS := requirements.lock requirements-dev.lock
 
+# Linters look for their helpers there.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# These choose another variant; the targets below set them where they want one.
+unexport RELAY_DEBUG RELAY_SANITIZE RELAY_BUILD_DIR RELAY_SHOWN
+
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test bench bench-compare lint format types debug sanitize sanitize-address \
 	sanitize-thread fuzz lock clean distclean
@@ -97,7 +102,8 @@ $(VENV)/.locked: requirements-dev.lock | build/.system
 # The .pth line makes the test-only module `shown` importable, after everything else.
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml setup.py
 	@echo "Building and installing the relay into $(VENV)"
-	@RELAY_SHOWN=1 $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e . \
+		>build/install.log 2>&1 || { cat build/install.log >&2; exit 1; }
 	@$(BIN)/python -c 'import pathlib, sysconfig; \
 		pathlib.Path(sysconfig.get_path("purelib"), "relay-tests.pth").write_text("$(CURDIR)/build/normal/tests\n")'
 	@touch $@

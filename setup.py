@@ -135,21 +135,16 @@ def compiles(prelude: str, statement: str, flags: list[str], libraries: list[str
             *libraries,
         ]
         try:
-            return subprocess.run(command, capture_output=True).returncode == 0
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
         except FileNotFoundError:
             fail(f"The C compiler {compiler[0]} was not found.")
     return False
 
 
 def probe(flags: list[str], libraries: list[str]) -> dict[str, int]:
-    if not compiles(
-        "#include <nghttp2/nghttp2.h>", "nghttp2_option_new(0);", flags, libraries
-    ):
+    if not compiles("#include <nghttp2/nghttp2.h>", "nghttp2_option_new(0);", flags, libraries):
         fail("A program that uses libnghttp2 does not compile and link.")
-    return {
-        f"RELAY_HAVE_{name}": int(compiles(*program, flags, libraries))
-        for name, program in PROBES.items()
-    }
+    return {f"RELAY_HAVE_{name}": int(compiles(*program, flags, libraries)) for name, program in PROBES.items()}
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -247,7 +242,7 @@ class BuildExtensions(build_ext):
             extension.depends += [*native, str(settings)]
             if extension.name == "shown":
                 extension.depends += parts
-        self.extensions[:] = cythonize(
+        translated = cythonize(
             self.extensions,
             build_dir=str(BUILD / "c"),
             include_path=["."],
@@ -261,12 +256,11 @@ class BuildExtensions(build_ext):
                 "initializedcheck": False,
             },
         )
-        # cythonize makes new objects; setuptools has put names for its own use on the old ones.
+        # cythonize answers with new objects that setuptools has not prepared.
+        by_name = {extension.name: extension for extension in translated}
         for extension in self.extensions:
-            extension._full_name = self.get_ext_fullname(extension.name)
-            extension._links_to_dynamic = False
-            extension._needs_stub = False
-            extension._file_name = self.get_ext_filename(extension._full_name)
+            extension.sources = by_name[extension.name].sources
+            extension.depends = by_name[extension.name].depends
         super().build_extensions()
 
     def get_ext_fullpath(self, ext_name: str) -> str:

@@ -33,9 +33,7 @@ def make() -> None:
         sys.exit(f"error: protoc could not read {SOURCE}")
     # protoc writes imports for modules at the top level; these live in the package.
     stub = MADE[2]
-    text = re.sub(
-        r"^import kubearmor_pb2 as", "from relay import kubearmor_pb2 as", stub.read_text(), flags=re.M
-    )
+    text = re.sub(r"^import kubearmor_pb2 as", "from relay import kubearmor_pb2 as", stub.read_text(), flags=re.M)
     stub.write_text(text)
 
 

@@ -1,0 +1,41 @@
+"""What holds for every test: which build is under test, and how random input is drawn."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
+
+# Sanitized builds and busy machines are slow: no deadlines. The seed is printed on failure.
+settings.register_profile("relay", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+# Continuous integration draws the same input in every run, so that a failure belongs to the change.
+settings.register_profile("ci", settings.get_profile("relay"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "relay")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to test another build than the one asked for: RELAY_BUILD names its folder."""
+    wanted = os.environ.get("RELAY_BUILD")
+    if wanted is None:
+        return
+    import shown
+
+    from relay import _fastpath
+
+    for module in (_fastpath, shown):
+        if not Path(module.__file__).is_relative_to(wanted):
+            raise pytest.UsageError(f"{module.__name__} was loaded from {module.__file__}, not from {wanted}")
+
+
+def pytest_report_header() -> str:
+    return f"build: {os.environ.get('RELAY_BUILD', 'normal')}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its folder: tests/unit, tests/wire, tests/system."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+        if folder in ("unit", "wire", "system"):
+            item.add_marker(folder)
