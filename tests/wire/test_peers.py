@@ -2,7 +2,10 @@
 
 import grpc
 import pytest
-from peers import client, events, node
+from peers import client, events, h2_client, h2_node, node
+from peers.go_peers import GoClient, GoNode
+
+from relay import feeds
 
 pytestmark = pytest.mark.wire
 
@@ -57,3 +60,65 @@ def test_events_have_the_size_asked_for() -> None:
     for feed in events.FEEDS:
         assert len(events.event(feed, 1, 768)) == 768
         assert events.number_of(events.event(feed, 7, 200)) == 7
+
+
+def test_the_byte_level_client_subscribes_at_a_grpcio_node() -> None:
+    sent = events.events(events.LOGS, 3, 700)
+    with node.Node() as peer, h2_client.Client(peer.port) as wire:
+        assert wire.check(-5) == -5
+        # A grpcio server sends its headers with the first event.
+        stream = wire.call(feeds.METHODS[events.LOGS], events.request("system"))
+        peer.send(events.LOGS, *sent)
+        assert wire.wait_messages(stream, 3) == sent
+        peer.end(events.LOGS, grpc.StatusCode.ABORTED, "as told")
+        assert wire.wait_over(stream).status == (10, "as told")
+
+
+@pytest.mark.parametrize("segment", [0, 1])
+@pytest.mark.parametrize("size", [0, 1, 7])
+def test_the_byte_level_node_serves_a_grpcio_client(segment: int, size: int) -> None:
+    sent = events.events(events.LOGS, 3)
+    with h2_node.Node() as peer, client.channel(peer.port) as channel:
+        subscriber = client.Subscriber(channel, events.LOGS, "system")
+        wire = peer.accept(segment=segment)
+        assert wire.filter(events.LOGS) == "system"
+        wire.say(events.LOGS, events.frames(sent), size=size)
+        assert subscriber.take(3) == sent
+        wire.end(events.LOGS)
+        assert subscriber.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("pad", [0, 200])
+def test_the_byte_level_node_pads(pad: int) -> None:
+    """grpcio does not take padded DATA frames, so the byte-level client reads them."""
+    sent = events.events(events.LOGS, 3)
+    with h2_node.Node() as peer, h2_client.Client(peer.port) as wire:
+        connection = peer.accept()
+        stream = wire.watch(events.LOGS)
+        connection.say(events.LOGS, events.frames(sent), size=7, pad=pad)
+        assert wire.wait_messages(stream, 3) == sent
+        assert {(flags, length) for kind, flags, _, length in wire.frames if kind == 0} >= {(8, 8 + pad)}
+
+
+def test_the_byte_level_node_answers_health_checks() -> None:
+    with h2_node.Node() as peer, client.channel(peer.port) as channel:
+        asked = channel.unary_unary(feeds.HEALTH_CHECK).future(events.nonce(-9))
+        peer.accept()
+        assert asked.result(timeout=10) == events.nonce(-9)
+
+
+def test_the_byte_level_peers_follow_windows() -> None:
+    """A window of one byte: one byte a frame, until it is opened."""
+    with h2_node.Node() as peer, h2_client.Client(peer.port, settings={"initial_window_size": 1}) as wire:
+        connection = peer.accept()
+        stream = wire.watch(events.LOGS)
+        sent = events.event(events.LOGS, 0, 300)
+        connection.say(events.LOGS, events.frame(sent))
+        assert wire.wait_messages(stream, 1) == [sent]
+        assert wire.streams[stream].pieces == [1] * 305
+
+
+def test_go_peers_understand_each_other(go_node: GoNode, go_client: GoClient) -> None:
+    started = go_node("-rate", "0", "-count", "100", "-then", "ok")
+    said = go_client("-server", f"127.0.0.1:{started.ports[0]}").result()
+    assert (said["events"], said["missing"], said["disordered"], said["code"]) == (100, 0, 0, "OK")

@@ -1,0 +1,84 @@
+"""The peers written in Go, as processes."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from . import binaries
+
+WAIT = 30.0
+
+
+class Process:
+    """One of the binaries, running; its lines of JSON are read on demand."""
+
+    def __init__(self, name: str, *flags: str) -> None:
+        self._process = subprocess.Popen(
+            [str(binaries.path(name)), *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def line(self) -> dict[str, Any]:
+        """The next line it prints."""
+        assert self._process.stdout is not None
+        said: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return said
+
+    def tell(self) -> None:
+        """A line on its standard input: for a node, that events may flow."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def result(self) -> dict[str, Any]:
+        """Its last line; waits for its end."""
+        assert self._process.stdout is not None
+        lines = self._process.stdout.read().splitlines()
+        self._process.wait(WAIT)
+        said: dict[str, Any] = json.loads(lines[-1])
+        return said
+
+    def stop(self) -> dict[str, Any]:
+        """End it, and take its last line."""
+        self._process.terminate()
+        return self.result()
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self._process.kill()
+        self._process.wait(WAIT)
+
+    def close(self) -> None:
+        """Make sure that nothing of it is left."""
+        if self._process.poll() is None:
+            self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+class NodeProcess(Process):
+    """grpc-go nodes; `ports` as soon as they listen."""
+
+    def __init__(self, *flags: str) -> None:
+        super().__init__("node", *flags)
+        self.ports: list[int] = self.line()["ports"]
+
+
+class ClientProcess(Process):
+    """A karmor-like subscriber."""
+
+    def __init__(self, *flags: str) -> None:
+        super().__init__("client", *flags)
+
+    def wait_subscribed(self) -> None:
+        """Wait until every stream has its response headers."""
+        assert "subscribed" in self.line()
+
+
+GoNode = Callable[..., NodeProcess]
+GoClient = Callable[..., ClientProcess]
