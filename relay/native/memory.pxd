@@ -14,9 +14,10 @@ from libc.string cimport memset
 
 cdef extern from *:
     """
-    #include <assert.h>
     #include <stddef.h>
     #include <stdint.h>
+    #include <stdio.h>
+    #include <stdlib.h>
 
     /* Kept at 16 bytes, so that a block is aligned as malloc aligns. */
     typedef struct {
@@ -28,11 +29,16 @@ cdef extern from *:
     #define RELAY_BLOCK_LIVE UINT64_C(0x6c69766520626c6b)
     #define RELAY_BLOCK_DEAD UINT64_C(0x6465616420626c6b)
 
-    #ifdef RELAY_DEBUG
-    #define relay_block_check(block) assert((block)->mark == RELAY_BLOCK_LIVE)
+    static inline void relay_block_check(const RelayBlock *block) {
+    #if RELAY_DEBUG
+        if (block->mark != RELAY_BLOCK_LIVE) {
+            fprintf(stderr, "relay: a block was given back twice, or was never taken\\n");
+            abort();
+        }
     #else
-    #define relay_block_check(block) ((void)0)
+        (void)block;
     #endif
+    }
 
     _Static_assert(sizeof(RelayBlock) == 16, "a block's header must keep malloc's alignment");
 
@@ -58,7 +64,7 @@ cdef extern from *:
 
     uint64_t RELAY_BLOCK_LIVE
     uint64_t RELAY_BLOCK_DEAD
-    void relay_block_check(RelayBlock *block) noexcept nogil
+    void relay_block_check(const RelayBlock *block) noexcept nogil
     uint64_t relay_counter_read(const uint64_t *counter) noexcept nogil
     void relay_counter_write(uint64_t *counter, uint64_t value) noexcept nogil
     void relay_counter_add(uint64_t *counter, uint64_t value) noexcept nogil
@@ -182,7 +188,7 @@ cdef inline size_t memory_size(const void *body) noexcept nogil:
     return ((<const RelayBlock *>body) - 1).size
 
 
-# The shapes of nghttp2_mem, with the Memory as its user data, so that sessions are counted and can be made to fail, too.
+# The shapes of nghttp2_mem, with the Memory as its user data: sessions are counted and can be made to fail, too.
 
 cdef inline void *memory_nghttp2_malloc(size_t size, void *user) noexcept nogil:
     return memory_take(<Memory *>user, size)

@@ -104,6 +104,11 @@ cdef inline bint reader_varint(Reader *reader, uint64_t *value) noexcept nogil:
     return _reader_varint(reader, 10, value)
 
 
+cdef inline bint reader_skip_varint(Reader *reader) noexcept nogil:
+    cdef uint64_t value
+    return reader_varint(reader, &value)
+
+
 cdef inline bint reader_tag(Reader *reader, uint32_t *number, uint32_t *wire) noexcept nogil:
     """A field's tag: its number, 1 to 2**29 - 1, and its wire type, 0 to 7 (not checked further).
 

@@ -8,7 +8,7 @@ may change between versions.
 cdef extern from *:
     """
     #define RELAY_STATUSES(row) \\
-        /*  status             gRPC status  exception           text                                                */ \\
+        /*  status             gRPC status  exception           text */ \\
         row(STATUS_OK,          0, EXCEPTION_NONE,       "no error") \\
         row(STATUS_NO_MEMORY,   8, EXCEPTION_MEMORY,     "out of memory") \\
         row(STATUS_MALFORMED,  13, EXCEPTION_VALUE,      "malformed protobuf message") \\
