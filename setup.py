@@ -177,9 +177,11 @@ def compile_flags() -> list[str]:
     flags = ["-fvisibility=hidden", "-Wall", "-Wextra"]
     # Cython's own habits: helpers that a module does not use, and slots with a fixed signature.
     flags += ["-Wno-unused-function", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
-    if os.environ.get("RELAY_WERROR", "") not in ("", "0"):
+    if os.environ.get("RELAY_WERROR", "") not in ("", "0") and not SANITIZE:
         flags.append("-Werror")
     if SANITIZE:
+        # Instrumentation hides from the compiler that a variable was set.
+        flags.append("-Wno-maybe-uninitialized")
         flags += [f"-fsanitize={','.join(SANITIZE)}", "-O1", "-g", "-fno-omit-frame-pointer"]
         if "undefined" in SANITIZE:
             flags.append("-fno-sanitize-recover=undefined")
