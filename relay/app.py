@@ -1,0 +1,324 @@
+"""The serving relay: startup, main loop, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from relay import _fastpath, feeds, log
+from relay.engine import Engine, Stopped, SubscriberEvent, SubscriberReport
+from relay.nodes import NodeTable
+from relay.resolve import Resolver
+from relay.services import PATHS, Services
+from relay.settings import Address, Settings, SettingsError
+
+logger = log.logger(__name__)
+
+BACKLOG = 4096  # connections that wait to be accepted; the kernel caps it at net.core.somaxconn
+SHUTDOWN_SECONDS = 5.0
+# How much longer than its own deadline the reactor may take before the process ends without it.
+SHUTDOWN_MARGIN = 1.0
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+@dataclass(slots=True)
+class Relay:
+    """A started relay."""
+
+    settings: Settings
+    engine: Engine
+    nodes: NodeTable
+    services: Services
+    # Why the process ends, and its exit code; the first reason stands.
+    ending: asyncio.Future[tuple[str, int]]
+    started: float = field(default_factory=time.monotonic)
+    # The last word of subscribers that ended during the shutdown.
+    ended: dict[int, SubscriberReport] = field(default_factory=dict)
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal or a failure; returns the exit code.
+
+    Raises:
+        SettingsError: a setting that the engine refuses, or an address that is not to be had.
+    """
+    settings.check()
+    log.set_up(settings.log_level)
+    raise_file_limit()
+    sockets = open_sockets(settings.bind, settings.port)
+    try:
+        native = make_engine(settings)
+        for listener in sockets:
+            native.listen(listener.fileno())
+    finally:
+        for listener in sockets:
+            listener.close()
+    return asyncio.run(serve(settings, native))
+
+
+async def serve(settings: Settings, native: _fastpath.Engine) -> int:
+    """Run an engine that listens already, to its end; returns the exit code."""
+    relay = startup(settings, native)
+    try:
+        reason, code = await main_loop(relay)
+        return await shutdown(relay, reason, code)
+    finally:
+        relay.engine.close()
+
+
+# --- startup --------------------------------------------------------------------------
+
+
+def make_engine(settings: Settings) -> _fastpath.Engine:
+    """An engine as the settings want it.
+
+    Raises:
+        SettingsError: the engine refuses one of them.
+    """
+    try:
+        return _fastpath.Engine(
+            journal_bytes=settings.journal_budget,
+            max_event_bytes=settings.max_event_bytes,
+            gather_us=settings.gather_us,
+        )
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        logger.warning("cannot raise the limit on open files", extra=log.fields(error=str(error)))
+
+
+def open_sockets(bind: str, port: int) -> list[socket.socket]:
+    """Listen on one address, or on all of both families.
+
+    Raises:
+        SettingsError: the address is in use, not ours, or not permitted.
+    """
+    if bind:
+        family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+        return [_listen(family, bind, port)]
+    try:
+        return [_listen(socket.AF_INET6, "::", port)]
+    except _NoIPv6:
+        return [_listen(socket.AF_INET, "0.0.0.0", port)]
+
+
+class _NoIPv6(SettingsError):
+    """This machine has no IPv6."""
+
+
+def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    listener = None
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        return listener
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        kind = SettingsError
+        if host == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            kind = _NoIPv6
+        raise kind(
+            f"cannot listen on {Address(host, port)}: {_LISTEN_HINTS.get(error.errno or 0)}"
+            if error.errno in _LISTEN_HINTS
+            else f"cannot listen on {Address(host, port)}: {error.strerror}"
+        ) from None
+
+
+_LISTEN_HINTS = {
+    errno.EADDRINUSE: "the port is in use; choose another with -gRPCPort, or end its owner",
+    errno.EADDRNOTAVAIL: "not an address of this machine; -bind takes one that is, or none for all",
+    errno.EACCES: "not permitted; choose a port from 1024 up with -gRPCPort",
+}
+
+
+def startup(settings: Settings, native: _fastpath.Engine) -> Relay:
+    """Start the reactor and everything around it."""
+    loop = asyncio.get_running_loop()
+    engine = Engine(native)
+    nodes = NodeTable(native, Resolver(loop), loop)
+    services = Services(native)
+    relay = Relay(settings, engine, nodes, services, loop.create_future())
+
+    engine.on_node = nodes.on_node
+    engine.on_stream = nodes.on_stream
+    engine.on_call = services.on_call
+    engine.on_subscriber = lambda report: on_subscriber(relay, report)
+    engine.stopped.add_done_callback(lambda stopped: _engine_stopped(relay, stopped.result()))
+    loop.set_exception_handler(lambda _, context: _defect(relay, context))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _end_signal, relay, number)
+    loop.add_signal_handler(signal.SIGUSR1, log_counters, relay)
+
+    native.handle(PATHS)
+    engine.start()
+    services.set_serving(True)
+    logger.info(
+        "serving",
+        extra=log.fields(
+            address=str(Address(settings.bind or "::", settings.port)),
+            journal_bytes=settings.journal_budget,
+            nodes=len(settings.nodes),
+        ),
+    )
+    for where in settings.nodes:
+        nodes.add(where)
+    return relay
+
+
+# --- main loop ------------------------------------------------------------------------
+
+
+async def main_loop(relay: Relay) -> tuple[str, int]:
+    """Wait for the end: its reason, and the exit code that goes with it.
+
+    All work is done in the handlers that startup has set.
+    """
+    return await relay.ending
+
+
+def on_subscriber(relay: Relay, report: SubscriberReport) -> None:
+    """Log a subscriber's life; the engine reports losses at most once in 10 s for each."""
+    extra = log.fields(
+        subscriber=report.subscriber,
+        peer=report.peer,
+        feed=feeds.NAMES[report.feed],
+        delivered=report.delivered,
+        lost=report.lost,
+    )
+    if report.event is SubscriberEvent.STARTED:
+        logger.debug("subscriber started", extra=extra)
+    elif report.event is SubscriberEvent.LOSING:
+        logger.warning("subscriber loses events: it reads too slowly", extra=extra)
+    elif report.event is SubscriberEvent.RECOVERED:
+        logger.info("subscriber has stopped losing events", extra=extra)
+    else:
+        if relay.ending.done():
+            relay.ended[report.subscriber] = report
+        level = log.WARNING if report.lost else log.DEBUG
+        logger.log(level, "subscriber ended", extra=extra)
+
+
+def _end_signal(relay: Relay, number: signal.Signals) -> None:
+    """The first signal ends gracefully, the second at once."""
+    if relay.ending.done():
+        logger.warning("second signal: ending at once", extra=log.fields(signal=number.name))
+        relay.engine.shutdown(0)
+    else:
+        relay.ending.set_result((number.name, EXIT_OK))
+
+
+def _fail(relay: Relay, reason: str) -> None:
+    if not relay.ending.done():
+        relay.ending.set_result((reason, EXIT_FAILURE))
+
+
+def _engine_stopped(relay: Relay, stopped: Stopped) -> None:
+    _fail(relay, f"the engine has stopped: {stopped.text or stopped.code}")
+
+
+def _defect(relay: Relay, context: dict[str, Any]) -> None:
+    """A handler or a task raised: end, saying so, rather than go on half alive."""
+    error = context.get("exception")
+    logger.error(str(context.get("message", "unhandled error")), exc_info=error)
+    _fail(relay, f"defect: {error!r}")
+
+
+# --- shutdown -------------------------------------------------------------------------
+
+
+async def shutdown(relay: Relay, reason: str, code: int) -> int:
+    """End gracefully within the deadline; returns the exit code."""
+    logger.log(
+        log.ERROR if code else log.INFO,
+        "ending",
+        extra=log.fields(reason=reason, deadline=SHUTDOWN_SECONDS),
+    )
+    relay.services.set_serving(False)
+    if not relay.engine.stopped.done():
+        relay.engine.shutdown(SHUTDOWN_SECONDS)
+        relay.nodes.stop()
+        await asyncio.wait([relay.engine.stopped], timeout=SHUTDOWN_SECONDS + SHUTDOWN_MARGIN)
+    if not relay.engine.stopped.done():
+        # close() would wait for a thread that does not end: leave without it.
+        logger.error("the engine has not ended within its deadline")
+        log.flush()
+        os._exit(EXIT_FAILURE)
+    log_counters(relay)
+    stopped = relay.engine.stopped.result()
+    if stopped.code:
+        logger.error("the engine ended with an error", extra=log.fields(error=stopped.text))
+        return code or EXIT_FAILURE
+    logger.info("ended", extra=log.fields(reason=reason))
+    return code
+
+
+# --- counters -------------------------------------------------------------------------
+
+
+def log_counters(relay: Relay) -> None:
+    """Log all counters as one JSON line, whatever the log level."""
+    log.counters(snapshot(relay))
+
+
+def snapshot(relay: Relay) -> dict[str, Any]:
+    """All counters: the engine's, and what the control plane knows beside."""
+    counters = relay.engine.counters()
+    counters["nodes"] = [
+        {**counts, **(relay.nodes.describe(number) or {})} for number, counts in _numbered(counters.get("nodes", {}))
+    ]
+    subscribers = dict(_numbered(counters.get("subscribers", {})))
+    for number, report in relay.ended.items():
+        subscribers.setdefault(
+            number,
+            {
+                "peer": report.peer,
+                "feed": feeds.NAMES[report.feed],
+                "delivered": report.delivered,
+                "lost": report.lost,
+                "status": report.code,
+            },
+        )
+    counters["subscribers"] = [{"subscriber": number, **counts} for number, counts in subscribers.items()]
+    process = counters.setdefault("process", {})
+    process["uptime"] = round(time.monotonic() - relay.started, 3)
+    process.update(memory())
+    return counters
+
+
+def _numbered(counts: Any) -> list[tuple[int, dict[str, Any]]]:
+    return sorted(counts.items())
+
+
+def memory() -> dict[str, int]:
+    """Resident memory of this process now and at its highest, in bytes."""
+    sizes = {"VmRSS": "rss", "VmHWM": "rss_peak"}
+    found = {}
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name in sizes:
+            found[sizes[name]] = int(value.split()[0]) * 1024
+    return found

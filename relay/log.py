@@ -1,0 +1,121 @@
+"""The one logger: JSON lines on stderr, as the Go relay writes them, or text for a terminal.
+
+A JSON line is {"level", "ts", "caller", "msg", fields…}, ts as 2006-01-02 15:04:05.000000 in UTC.
+Fields go in as `logger.info("node connected", extra=fields(node="10.0.0.1:32767"))`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any, TextIO
+
+DEBUG = logging.DEBUG
+INFO = logging.INFO
+WARNING = logging.WARNING
+ERROR = logging.ERROR
+
+_COUNTERS = "relay.counters"
+_LEVELS = {
+    logging.DEBUG: "debug",
+    logging.INFO: "info",
+    logging.WARNING: "warn",
+    logging.ERROR: "error",
+    logging.CRITICAL: "fatal",
+}
+_BY_NAME = {name: level for level, name in _LEVELS.items()}
+_FIELDS = "relay_fields"
+
+
+def logger(module: str) -> logging.Logger:
+    """The logger of a module; `module` is its __name__."""
+    return logging.getLogger(module)
+
+
+def fields(**values: Any) -> dict[str, Any]:
+    """Named values of a log line, for the `extra` of a logging call."""
+    return {_FIELDS: values}
+
+
+def set_up(level: str, stream: TextIO | None = None, *, terminal: bool | None = None) -> None:
+    """Send all logging to one stream.
+
+    Args:
+        level: debug, info, warn or error.
+        stream: stderr when None.
+        terminal: text for people rather than JSON; by default, whether the stream is a terminal.
+    """
+    stream = sys.stderr if stream is None else stream
+    handler = logging.StreamHandler(stream)
+    as_text = stream.isatty() if terminal is None else terminal
+    handler.setFormatter(TextFormatter() if as_text else JSONFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(_BY_NAME[level])
+    # Counters are asked for, so they are logged whatever the level, and for programs, so as JSON.
+    for_counters = logging.StreamHandler(stream)
+    for_counters.setFormatter(JSONFormatter())
+    counters_logger = logging.getLogger(_COUNTERS)
+    counters_logger.handlers[:] = [for_counters]
+    counters_logger.setLevel(logging.INFO)
+    counters_logger.propagate = False
+    logging.raiseExceptions = False  # a closed stderr must not end, or fill, anything
+    logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
+
+
+def counters(values: dict[str, Any]) -> None:
+    """Log counters as one JSON line, whatever the level."""
+    logging.getLogger(_COUNTERS).info("counters", extra=fields(**values), stacklevel=2)
+
+
+def flush() -> None:
+    """Write out what is buffered, before the process leaves without Python's own clean-up."""
+    logging.shutdown()
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "level": _LEVELS.get(record.levelno, record.levelname.lower()),
+            "ts": _timestamp(record),
+            "caller": _caller(record),
+            "msg": record.getMessage(),
+        }
+        line.update(getattr(record, _FIELDS, {}))
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str, separators=(",", ":"))
+
+
+class TextFormatter(logging.Formatter):
+    """Time, level and message, then the fields as name=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        parts = [
+            _timestamp(record)[11:23],
+            f"{_LEVELS.get(record.levelno, record.levelname.lower()):5}",
+            record.getMessage(),
+        ]
+        parts += [f"{name}={_plain(value)}" for name, value in getattr(record, _FIELDS, {}).items()]
+        line = " ".join(parts)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _plain(value: Any) -> str:
+    """A field's value in a text line: bare where that is unambiguous, else as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(text, ensure_ascii=False) if text == "" or set(text) & set(' ="\n') else text
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    seconds = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.created))
+    return f"{seconds}.{int(record.created % 1 * 1_000_000):06d}"
+
+
+def _caller(record: logging.LogRecord) -> str:
+    """The last folder, the file and the line, as zap's short caller."""
+    return "/".join(record.pathname.rsplit("/", 2)[-2:]) + f":{record.lineno}"

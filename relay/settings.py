@@ -1,0 +1,374 @@
+"""Settings: what a run can be told, how each value is read, and which layer wins.
+
+A layer is a mapping from a setting's field name to the text given for it and where it was
+given. Layers are merged by `load`, the first one that names a field winning, so a further
+source (a file, more of the environment) is a function that returns a layer. Each field
+carries its flag, its reader and its description; help and errors are made from them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from ipaddress import ip_address
+from typing import Any, NamedTuple, TypeVar
+
+from relay import cgroup
+from relay.flags import FlagError, parse_bool, parse_flags
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+DEFAULT_PORT = 32767
+DEFAULT_MAX_EVENT_BYTES = 4 * MIB  # gRPC's own default limit on a received message
+JOURNAL_BYTES_WITHOUT_LIMIT = 64 * MIB
+# Each of the three feeds holds at least two of the largest events (design.md, "Journal").
+JOURNAL_FLOOR_EVENTS = 3 * 2
+LOG_LEVELS = ("debug", "info", "warn", "error")
+
+_T = TypeVar("_T")
+_SIZE = re.compile(r"([0-9]{1,19})(|KiB|MiB|GiB)")
+_UNITS = {"": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the text is one line that says what is accepted."""
+
+
+class Address(NamedTuple):
+    """A host (name, IPv4 or IPv6 address) and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Given(NamedTuple):
+    """The text given for a setting, and where: "flag -gRPCPort", "RELAY_NODES"."""
+
+    text: str
+    origin: str
+
+
+Layer = Mapping[str, Given]
+
+
+# --- readers: text to value; the ValueError's text says what is accepted ------------------
+
+
+def parse_word(text: str) -> str:
+    """Any text."""
+    return text
+
+
+def parse_port(text: str) -> int:
+    """A TCP port."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise ValueError("a TCP port from 1 to 65535")
+    return int(text)
+
+
+def parse_address(text: str) -> Address:
+    """`host:port`, an IPv6 address in brackets."""
+    accepted = "host:port, an IPv6 address in brackets ([::1]:32767)"
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError(accepted)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if ":" not in host or not _is_ip(host):
+            raise ValueError(accepted)
+    elif not _HOST_NAME.fullmatch(host) or len(host) > 253:
+        raise ValueError(accepted)
+    try:
+        return Address(host, parse_port(port))
+    except ValueError:
+        raise ValueError(accepted + " and a port from 1 to 65535") from None
+
+
+def parse_addresses(text: str) -> tuple[Address, ...]:
+    """`host:port[,host:port…]`; an empty text is an empty list."""
+    if not text.strip():
+        return ()
+    addresses = tuple(parse_address(part.strip()) for part in text.split(","))
+    for at, address in enumerate(addresses):
+        if address in addresses[:at]:
+            raise ValueError(f"each node once ({address} is there twice)")
+    return addresses
+
+
+def parse_bind(text: str) -> str:
+    """A numeric IPv4 or IPv6 address, brackets allowed; an empty text means all addresses."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if host and not _is_ip(host):
+        raise ValueError("a numeric IPv4 or IPv6 address, or nothing for all addresses")
+    return host
+
+
+def parse_size(text: str) -> int:
+    """A number of bytes, with KiB, MiB or GiB behind it if wanted."""
+    match = _SIZE.fullmatch(text)
+    if match is None or (size := int(match[1]) * _UNITS[match[2]]) >= 2**63:
+        raise ValueError("a number of bytes, as in 67108864, 65536KiB, 64MiB or 1GiB")
+    return size
+
+
+def parse_integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    """A reader of whole numbers within bounds, both included."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,19}", text) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"a whole number from {minimum} to {maximum}")
+        return int(text)
+
+    return parse
+
+
+def parse_number(minimum: float, maximum: float) -> Callable[[str], float]:
+    """A reader of decimal numbers within bounds, both included."""
+
+    def parse(text: str) -> float:
+        if re.fullmatch(r"[0-9]{1,19}(\.[0-9]{1,9})?", text) and minimum <= float(text) <= maximum:
+            return float(text)
+        raise ValueError(f"a number from {minimum:g} to {maximum:g}")
+
+    return parse
+
+
+def parse_choice(*choices: str) -> Callable[[str], str]:
+    """A reader of one of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(", ".join(choices[:-1]) + " or " + choices[-1])
+        return text
+
+    return parse
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+# --- the settings ---------------------------------------------------------------------
+
+
+def setting(
+    parse: Callable[[str], Any],
+    *,
+    flag: str,
+    doc: str,
+    value: str = "",
+    environment: str | None = None,
+    default: Any = None,
+    default_text: str | None = None,
+) -> Any:
+    """A dataclass field that can be given as text.
+
+    Args:
+        parse: reads the text; its ValueError says what is accepted.
+        flag: the command line's name for it; empty for a word without a dash.
+        doc: one sentence for help and documentation, with the unit.
+        value: what stands for the value in help; empty for a boolean flag.
+        environment: the environment variable that gives it, if there is one.
+        default: the value when no layer names it.
+        default_text: how help names the default; made from `default` when None, "" for none.
+    """
+    metadata = {
+        "parse": parse,
+        "flag": flag,
+        "doc": doc,
+        "value": value,
+        "environment": environment,
+        "default_text": str(default) if default_text is None else default_text,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def default_journal_bytes(max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> int:
+    """A quarter of the memory limit, never under the floor that the journal needs to work."""
+    limit = cgroup.memory_limit()
+    share = JOURNAL_BYTES_WITHOUT_LIMIT if limit is None else limit // 4
+    return max(share, journal_floor(max_event_bytes))
+
+
+def journal_floor(max_event_bytes: int) -> int:
+    """The least that `journal_bytes` may be, in bytes."""
+    return JOURNAL_FLOOR_EVENTS * max_event_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a serving relay is told. Sizes are bytes, times seconds unless the name says otherwise."""
+
+    port: int = setting(
+        parse_port,
+        flag="gRPCPort",
+        value="PORT",
+        default=DEFAULT_PORT,
+        doc="TCP port that subscribers connect to.",
+    )
+    nodes: tuple[Address, ...] = setting(
+        parse_addresses,
+        flag="nodes",
+        value="HOST:PORT[,…]",
+        environment="RELAY_NODES",
+        default=(),
+        default_text="none",
+        doc="KubeArmor nodes to read from, without Kubernetes.",
+    )
+    bind: str = setting(
+        parse_bind,
+        flag="bind",
+        value="ADDRESS",
+        default="",
+        default_text="all addresses, IPv6 and IPv4",
+        doc="Address to listen on.",
+    )
+    journal_bytes: int | None = setting(
+        parse_size,
+        flag="journal-bytes",
+        value="BYTES",
+        default_text="a quarter of the cgroup's memory limit, 64MiB without one",
+        doc="Memory for events of all feeds together; KiB, MiB and GiB may follow the number.",
+    )
+    gather_us: int = setting(
+        parse_integer(0, 1_000_000),
+        flag="gather-us",
+        value="MICROSECONDS",
+        default=500,
+        doc="Longest wait for events of further nodes before a turn; 0 turns gathering off.",
+    )
+    max_event_bytes: int = setting(
+        parse_size,
+        flag="max-event-bytes",
+        value="BYTES",
+        default=DEFAULT_MAX_EVENT_BYTES,
+        default_text="4MiB",
+        doc="Largest event accepted from a node; a larger one is skipped and counted.",
+    )
+    log_level: str = setting(
+        parse_choice(*LOG_LEVELS),
+        flag="log-level",
+        value="LEVEL",
+        default="info",
+        doc="Least severe line that is logged: debug, info, warn or error.",
+    )
+
+    @property
+    def journal_budget(self) -> int:
+        """Bytes for the journals: what was asked for, or the default for this machine."""
+        if self.journal_bytes is None:
+            return default_journal_bytes(self.max_event_bytes)
+        return self.journal_bytes
+
+    def check(self) -> None:
+        """Refuse values that are right alone and wrong together.
+
+        Raises:
+            SettingsError: says which.
+        """
+        floor = journal_floor(self.max_event_bytes)
+        if not KIB <= self.max_event_bytes <= GIB:
+            raise SettingsError(f"-max-event-bytes {self.max_event_bytes} is out of range: accepted is 1KiB to 1GiB")
+        if self.journal_bytes is not None and self.journal_bytes < floor:
+            raise SettingsError(
+                f"-journal-bytes {self.journal_bytes} is too small: accepted is {floor} or more "
+                f"({JOURNAL_FLOOR_EVENTS} times -max-event-bytes {self.max_event_bytes})"
+            )
+
+
+# --- layers ---------------------------------------------------------------------------
+
+
+def flag_layers(words: Sequence[str], *kinds: type[Any]) -> list[Layer]:
+    """Read a command line for one or more settings classes that share it.
+
+    A setting whose flag is empty is a word of its own, before, between or behind the flags.
+
+    Returns:
+        A layer for each class.
+    Raises:
+        SettingsError: an unknown or malformed flag, or a word too many.
+    """
+    options = [(at, option) for at, kind in enumerate(kinds) for option in fields(kind)]
+    named = {option.metadata["flag"]: (at, option) for at, option in options if option.metadata["flag"]}
+    positions = [(at, option) for at, option in options if not option.metadata["flag"]]
+    booleans = {flag: _is_boolean(option) for flag, (_, option) in named.items()}
+    layers: list[dict[str, Given]] = [{} for _ in kinds]
+    rest = list(words)
+    while rest:
+        try:
+            given, rest = parse_flags(rest, booleans)
+        except FlagError as error:
+            raise SettingsError(str(error)) from None
+        for flag, text in given.items():
+            at, option = named[flag]
+            layers[at][option.name] = Given(text, f"flag -{flag}")
+        if rest:
+            if not positions:
+                raise SettingsError(f"unexpected word {rest[0]!r}: accepted are flags, see relay --help")
+            at, option = positions.pop(0)
+            layers[at][option.name] = Given(rest.pop(0), option.name)
+    return list(layers)
+
+
+def environment_layer(kind: type[Any], environment: Mapping[str, str]) -> dict[str, Given]:
+    """Read the settings that have an environment variable; an empty one counts as not set."""
+    layer = {}
+    for option in fields(kind):
+        variable = option.metadata["environment"]
+        if variable is not None and environment.get(variable):
+            layer[option.name] = Given(environment[variable], variable)
+    return layer
+
+
+def load(kind: type[_T], layers: Sequence[Layer]) -> _T:
+    """Make a settings object: for each field, the first layer that names it wins.
+
+    Raises:
+        SettingsError: a text that its reader refuses, also in a layer that another one hides.
+    """
+    values: dict[str, Any] = {}
+    for layer in reversed(layers):
+        for name, given in layer.items():
+            values[name] = _read(kind, name, given)
+    return kind(**values)
+
+
+def _read(kind: type[Any], name: str, given: Given) -> Any:
+    option = next(option for option in fields(kind) if option.name == name)
+    try:
+        return option.metadata["parse"](given.text)
+    except ValueError as error:
+        raise SettingsError(f"{given.origin}: {given.text!r} is wrong: accepted is {error}") from None
+
+
+def _is_boolean(option: Field[Any]) -> bool:
+    return option.metadata["parse"] is parse_bool
+
+
+def describe(kind: type[Any]) -> str:
+    """The flags of a settings class for help, two lines each."""
+    lines = []
+    for option in fields(kind):
+        about = option.metadata
+        name = f"-{about['flag']}" if about["flag"] else option.name
+        value = f" {about['value']}" if about["value"] else ""
+        notes = []
+        if not _is_boolean(option) and (option.default is not MISSING or about["default_text"]):
+            notes.append(f"default {about['default_text']}")
+        if about["environment"]:
+            notes.append(f"also {about['environment']}")
+        note = f" ({'; '.join(notes)})" if notes else ""
+        lines += [f"  {name}{value}", f"      {about['doc']}{note}"]
+    return "\n".join(lines)
