@@ -178,8 +178,12 @@ cdef inline void segment_free(Journal *journal, Segment *segment) noexcept nogil
 
 
 cdef inline void segment_retire(Journal *journal, Segment *segment) noexcept nogil:
-    """Keep a segment that nobody needs any more as the spare, or free it."""
-    if journal.spare == NULL and sizeof(Segment) + segment.size == journal.segment_bytes:
+    """Keep a segment that nobody needs any more as the spare, or free it.
+
+    While pins hold the journal above its share, none is kept.
+    """
+    cdef bint standard = sizeof(Segment) + segment.size == journal.segment_bytes
+    if standard and journal.spare == NULL and journal.held <= journal.share:
         journal.spare = segment
     else:
         segment_free(journal, segment)
