@@ -9,6 +9,7 @@ PYTEST := $(BIN)/pytest
 VARIANT = RELAY_BUILD=$(CURDIR)/build/$(1) PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/$(1)/lib:$(CURDIR)/build/$(1)/tests
 # Arguments for pytest, e.g. make test ARGS="tests/unit -k journal"
 ARGS ?=
+BENCH := $(PYTEST) benchmarks --benchmark-enable --benchmark-only
 SANITIZED ?= tests/unit tests/wire
 FUZZ_SECONDS ?= 600
 BENCH_JSON ?= build/bench.json
@@ -23,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport RELAY_DEBUG RELAY_SANITIZE RELAY_BUILD_DIR RELAY_SHOWN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench bench-compare lint format types debug sanitize sanitize-address \
+.PHONY: help setup build demo test bench bench-smoke bench-compare lint format types debug sanitize sanitize-address \
 	sanitize-thread fuzz lock clean distclean
 
 help: ## this list
@@ -41,7 +42,11 @@ test: build ## the whole suite on the normal build
 
 bench: build ## all benchmarks; figures go to build/bench.json
 	@scripts/system.sh peers
-	$(PYTEST) benchmarks --benchmark-enable --benchmark-only --benchmark-json=$(BENCH_JSON) $(ARGS)
+	$(BENCH) --benchmark-json=$(BENCH_JSON) $(ARGS)
+
+bench-smoke: build ## every benchmark, hardly long enough to measure anything
+	@scripts/system.sh peers
+	BENCH_SECONDS=0.2 BENCH_ROUNDS=1 $(BENCH) --benchmark-max-time=0.05 --benchmark-min-rounds=1 $(ARGS)
 
 bench-compare: bench ## benchmarks against the committed baseline; fails on a figure that fell behind
 	$(BIN)/python benchmarks/compare.py $(BENCH_JSON)
