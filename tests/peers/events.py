@@ -7,6 +7,7 @@ from relay import kubearmor_pb2 as pb
 
 MESSAGES, ALERTS, LOGS = range(3)
 FEEDS = (MESSAGES, ALERTS, LOGS)
+NAMES = ("messages", "alerts", "logs")
 CLASSES = (pb.Message, pb.Alert, pb.Log)
 PREFIX = 5
 
@@ -18,16 +19,30 @@ def event(feed: int, number: int = 0, size: int = 0, **fields: object) -> bytes:
     """An event of a feed, told from others by UpdatedTime; padded to exactly `size` bytes when that is given."""
     made = CLASSES[feed](Timestamp=1_700_000_000 + number, UpdatedTime=f"{number:020d}", HostName="node", **fields)
     encoded: bytes = made.SerializeToString()
-    if size:
-        # The padding's own tag and length take 3 to 6 bytes: find the length that makes the whole fit.
-        for rest in range(size - len(encoded), -1, -1):
+    if not size:
+        return encoded
+    # A string's length takes more bytes where it grows, so a few sizes cannot be reached with one string alone.
+    for made.ClusterName in ("", "c"):
+        for rest in range(size - made.ByteSize(), max(-1, size - made.ByteSize() - 8), -1):
             setattr(made, _FILLER[feed], "x" * rest)
-            encoded = made.SerializeToString()
-            if len(encoded) == size:
-                break
-        else:
-            raise ValueError(f"no event has exactly {size} bytes")
-    return encoded
+            if made.ByteSize() == size:
+                return bytes(made.SerializeToString())
+            setattr(made, _FILLER[feed], "")
+    raise ValueError(f"no event has exactly {size} bytes")
+
+
+def varint(value: int) -> bytes:
+    """A base-128 varint."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field with any bytes in it."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def events(feed: int, count: int, size: int = 0, start: int = 0) -> list[bytes]:

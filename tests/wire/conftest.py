@@ -1,9 +1,12 @@
 """Fixtures of the wire tests."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from peers import binaries
+from peers.engine import Engine
 from peers.go_peers import ClientProcess, GoClient, GoNode, NodeProcess
 
 
@@ -37,3 +40,14 @@ def go_client() -> Iterator[GoClient]:
     yield start
     for process in started:
         process.close()
+
+
+@pytest.fixture
+def engine() -> Iterator[Callable[..., Engine]]:
+    """Starts engines: call it with settings. Their counters are checked at the end, and they close."""
+    with contextlib.ExitStack() as running:
+
+        def start(**settings: Any) -> Engine:
+            return running.enter_context(Engine(**settings))
+
+        yield start

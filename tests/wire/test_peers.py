@@ -7,8 +7,6 @@ from peers.go_peers import GoClient, GoNode
 
 from relay import feeds
 
-pytestmark = pytest.mark.wire
-
 
 def test_a_node_echoes_the_nonce() -> None:
     with node.Node() as peer, client.channel(peer.port) as channel:
