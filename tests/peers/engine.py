@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -25,6 +26,13 @@ FIELDS = {
 
 class Listening(Protocol):
     """Any peer that a relay can connect to."""
+
+    port: int
+
+
+@dataclass
+class At:
+    """A port to connect to, where that is all there is of a peer."""
 
     port: int
 
