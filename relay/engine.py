@@ -198,4 +198,3 @@ class Engine:
         for drained in self._drains.values():
             if not drained.done():
                 drained.set_result(None)
-
