@@ -247,7 +247,8 @@ def _reflection_v1(v1alpha: bytes) -> bytes:
     old, new = f".{REFLECTION_V1ALPHA}.", f".{REFLECTION_V1}."
     for message in file.message_type:
         for member in message.field:
-            member.type_name = member.type_name.replace(old, new)
+            if member.type_name:  # setting it, even to "", says that the field is a message
+                member.type_name = member.type_name.replace(old, new)
     for service in file.service:
         for method in service.method:
             method.input_type = method.input_type.replace(old, new)
