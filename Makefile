@@ -21,7 +21,7 @@ LOCKS := requirements.lock requirements-dev.lock
 # Linters look for their helpers there.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # These choose another variant; the targets below set them where they want one.
-unexport RELAY_DEBUG RELAY_SANITIZE RELAY_BUILD_DIR RELAY_SHOWN
+unexport RELAY_FUZZ RELAY_DEBUG RELAY_SANITIZE RELAY_BUILD_DIR RELAY_SHOWN
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test bench bench-smoke bench-compare lint format types debug sanitize sanitize-address \
@@ -87,7 +87,7 @@ lock: $(VENV)/.locked ## make the lock files again from pyproject.toml
 	scripts/lock.sh
 
 clean: ## remove what builds and tools made
-	rm -rf build dist *.egg-info relay/*.so relay/kubearmor_pb2* relay/native/_schema.h tests/native/_shown_parts.pxi
+	rm -rf build dist *.egg-info relay/*.so relay/kubearmor_pb2* relay/native/_schema.h tests/native/_shown_parts.pxi tests/fuzz/_fuzz_parts.pxi
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks $(VENV)/.built $(VENV)/.installed
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

@@ -8,16 +8,18 @@ RELAY_SANITIZE=LIST     address,undefined or thread: instrumented by the compile
 RELAY_WERROR=1          C compiler warnings are errors (as in CI)
 RELAY_SHOWN=1           also build the test-only module `shown` (tests/native/shown.pyx);
                         RELAY_SHOWN=scan,leaf builds it from those parts only
+RELAY_FUZZ=1            build nothing but the fuzz targets (tests/fuzz), by clang
 RELAY_BUILD_DIR=PATH    where everything built goes; default build/<variant>
 
-Each variant (normal, debug, address-undefined, thread) has a folder of its own under build/:
-`lib` is an importable copy of the package, `tests` holds `shown`. Only the normal variant can
+Each variant (normal, debug, address-undefined, thread, fuzz) has a folder of its own under build/:
+`lib` is an importable copy of the package, `tests` holds the test-only modules. Only the normal variant can
 be built in place; the others are used by putting their folders first on PYTHONPATH.
 """
 
 import fcntl
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -77,6 +79,9 @@ PROBES = {
     ),
 }
 
+# Built beside the package, never part of it.
+TEST_MODULES = {"shown": "tests/native/shown.pyx", "fuzz_targets": "tests/fuzz/fuzz_targets.pyx"}
+
 SANITIZERS = {"address", "undefined", "thread"}
 
 
@@ -98,7 +103,11 @@ def sanitizers() -> list[str]:
 
 DEBUG = os.environ.get("RELAY_DEBUG", "") not in ("", "0")
 SANITIZE = sanitizers()
-VARIANT = "-".join(SANITIZE) or ("debug" if DEBUG else "normal")
+FUZZ = os.environ.get("RELAY_FUZZ", "") not in ("", "0")
+if FUZZ:
+    os.environ.setdefault("CC", "clang")
+    SANITIZE = ["address", "undefined"]
+VARIANT = "fuzz" if FUZZ else "-".join(SANITIZE) or ("debug" if DEBUG else "normal")
 BUILD = Path(os.environ.get("RELAY_BUILD_DIR") or Path("build") / VARIANT)
 SHOWN = os.environ.get("RELAY_SHOWN", "")
 
@@ -154,6 +163,17 @@ def write_if_changed(path: Path, text: str) -> None:
         path.write_text(text)
 
 
+def clang_library(name: str) -> str:
+    """Path of a library of clang's own runtime, whose name carries the architecture in one of two ways."""
+    compiler = shlex.split(os.environ["CC"])
+    for file in (f"{name}-{platform.machine()}.a", f"{name}.a"):
+        command = [*compiler, f"-print-file-name={file}"]
+        path = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        if Path(path).is_absolute():
+            return path
+    sys.exit(f"error: {compiler[0]} has no {name} (Debian: libclang-rt-dev)")
+
+
 def generate() -> None:
     """Make the sources that are made from other sources: message classes and their schema."""
     for script in ("make_protos.py", "make_schema.py"):
@@ -161,16 +181,22 @@ def generate() -> None:
             subprocess.run([sys.executable, str(HERE / "scripts" / script)], check=True, cwd=HERE)
 
 
-def shown_parts() -> list[str]:
-    """Write the list of parts that tests/native/shown.pyx includes; returns their paths."""
-    folder = HERE / "tests" / "native"
-    wanted = None if SHOWN == "1" else set(SHOWN.split(","))
-    parts = sorted(folder.glob("shown_*.pxi"))
-    if wanted is not None:
-        parts = [part for part in parts if part.stem.removeprefix("shown_") in wanted]
-    text = "".join(f'include "{part.name}"\n' for part in parts)
-    write_if_changed(folder / "_shown_parts.pxi", "# Made by setup.py.\n" + text)
-    return [str(part.relative_to(HERE)) for part in parts]
+def write_parts(module: str, wanted: set[str] | None = None) -> list[str]:
+    """Write the list of parts that a test-only module includes; returns their paths.
+
+    The parts of tests/<folder>/<module>.pyx are the files <prefix>_<part>.pxi beside it.
+    """
+    folder = HERE / Path(TEST_MODULES[module]).parent
+    prefix = module.partition("_")[0]
+    names = sorted(path.stem.removeprefix(f"{prefix}_") for path in folder.glob(f"{prefix}_*.pxi"))
+    names = [name for name in names if wanted is None or name in wanted]
+    lines = ["# Made by setup.py.", *(f'include "{prefix}_{name}.pxi"' for name in names)]
+    if module == "fuzz_targets":
+        lines += ["", "", "cdef FuzzTarget target_of(str name) except NULL:"]
+        lines += [f'    if name == "{name}":\n        return fuzz_{name}' for name in names]
+        lines += ["    raise ValueError(name)", "", "", f"TARGETS = {names!r}"]
+    write_if_changed(folder / f"_{prefix}_parts.pxi", "\n".join(lines) + "\n")
+    return [str((folder / f"{prefix}_{name}.pxi").relative_to(HERE)) for name in names]
 
 
 def compile_flags() -> list[str]:
@@ -181,8 +207,13 @@ def compile_flags() -> list[str]:
         flags.append("-Werror")
     if SANITIZE:
         # Instrumentation hides from the compiler that a variable was set.
-        flags.append("-Wno-maybe-uninitialized")
-        flags += [f"-fsanitize={','.join(SANITIZE)}", "-O1", "-g", "-fno-omit-frame-pointer"]
+        flags.append("-Wno-uninitialized" if FUZZ else "-Wno-maybe-uninitialized")
+        flags += [
+            f"-fsanitize={','.join(SANITIZE)}{',fuzzer-no-link' if FUZZ else ''}",
+            "-O1",
+            "-g",
+            "-fno-omit-frame-pointer",
+        ]
         if "undefined" in SANITIZE:
             flags.append("-fno-sanitize-recover=undefined")
     elif DEBUG:
@@ -233,17 +264,25 @@ class BuildExtensions(build_ext):
         settings = BUILD / "settings.json"
         write_if_changed(settings, json.dumps([macros, compile_flags(), libraries], indent=1))
         native = [str(path) for path in Path("relay/native").glob("*.[ph]*")]
-        parts = shown_parts() if SHOWN else []
         for extension in self.extensions:
             extension.define_macros += [(name, str(value)) for name, value in macros.items()]
             extension.extra_compile_args += [*flags, *compile_flags()]
             extension.extra_link_args += libraries
-            if SANITIZE:
+            if FUZZ:
+                extension.extra_link_args += ["-fsanitize=address,undefined", "-shared-libasan"]
+                # The preloaded runtime has coverage hooks of the same names as the driver's.
+                extension.extra_link_args.append("-Wl,-Bsymbolic")
+            elif SANITIZE:
                 extension.extra_link_args.append(f"-fsanitize={','.join(SANITIZE)}")
             extension.include_dirs += ["relay", "relay/native", "."]
             extension.depends += [*native, str(settings)]
             if extension.name == "shown":
-                extension.depends += parts
+                extension.depends += write_parts("shown", None if SHOWN == "1" else set(SHOWN.split(",")))
+            if extension.name == "fuzz_targets":
+                extension.depends += write_parts("fuzz_targets")
+                extension.extra_objects.append(clang_library("libclang_rt.fuzzer_no_main"))
+                # The driver is C++.
+                extension.libraries.append("stdc++")
         translated = cythonize(
             self.extensions,
             build_dir=str(BUILD / "c"),
@@ -266,13 +305,13 @@ class BuildExtensions(build_ext):
         super().build_extensions()
 
     def get_ext_fullpath(self, ext_name: str) -> str:
-        if ext_name == "shown":
+        if ext_name in TEST_MODULES:
             return str(BUILD / "tests" / self.get_ext_filename(ext_name))
         return super().get_ext_fullpath(ext_name)
 
     def copy_extensions_to_source(self) -> None:
         built = self.extensions
-        self.extensions = [extension for extension in built if extension.name != "shown"]
+        self.extensions = [extension for extension in built if extension.name not in TEST_MODULES]
         super().copy_extensions_to_source()
         self.extensions = built
 
@@ -285,13 +324,16 @@ class BuildPython(build_py):
         super().run()
 
 
-extensions = [
-    Extension(name, [source])
-    for name, source, wanted in (
-        ("relay._fastpath", "relay/_fastpath.pyx", True),
-        ("shown", "tests/native/shown.pyx", bool(SHOWN)),
-    )
-    if wanted and (HERE / source).exists()
-]
+def extensions() -> list[Extension]:
+    if FUZZ:
+        return [Extension("fuzz_targets", [TEST_MODULES["fuzz_targets"]])]
+    built = [Extension("relay._fastpath", ["relay/_fastpath.pyx"])]
+    if SHOWN:
+        built.append(Extension("shown", [TEST_MODULES["shown"]]))
+    return [extension for extension in built if (HERE / extension.sources[0]).exists()]
 
-setup(ext_modules=extensions, cmdclass={"build": Build, "build_ext": BuildExtensions, "build_py": BuildPython})
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build": Build, "build_ext": BuildExtensions, "build_py": BuildPython},
+)
