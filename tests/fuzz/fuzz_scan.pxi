@@ -1,5 +1,7 @@
 # The wire scanner and the repair: any bytes, as an event of any feed.
 
+from libc.stdint cimport uint64_t
+
 from relay.native.memory cimport Memory as ScanMemory
 from relay.native.memory cimport memory_blocks, memory_init, memory_release
 from relay.native.repair cimport repair_event

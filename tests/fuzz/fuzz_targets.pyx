@@ -5,7 +5,7 @@ file tests/fuzz/fuzz_<target>.pxi with a function `fuzz_<target>(data, size)` th
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t
 
 cdef extern from *:
     """

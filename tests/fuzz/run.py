@@ -41,6 +41,7 @@ def python(code: str, *arguments: str, quiet: bool = False) -> subprocess.Comple
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=environment(),
+        check=False,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if quiet else None,
