@@ -1,12 +1,15 @@
 """A subscriber that speaks HTTP/2 byte by byte: for what grpcio's client will not do."""
 
 import socket
+from collections import deque
 from collections.abc import Mapping
+
+from hyperframe.frame import ContinuationFrame, HeadersFrame
 
 from relay import feeds
 
 from . import events
-from .h2_wire import WAIT, Stream, Wire
+from .h2_wire import HEADER, SETTING, WAIT, Stream, Wire
 
 GRPC_HEADERS = (("te", "trailers"), ("content-type", "application/grpc"))
 
@@ -63,6 +66,35 @@ class Client(Wire):
             stream: int = self.h2.get_next_available_stream_id()
             self.streams[stream] = Stream()
             self.headers(stream, [*headers, *extra], end=end)
+        return stream
+
+    def open_and_end(self, path: str) -> int:
+        """A request of headers alone."""
+        return self.open(path, end=True)
+
+    def open_anyhow(self, path: str, pieces: int = 1) -> int:
+        """Send request headers beyond the other side's limit of streams, their block in CONTINUATION frames."""
+        with self._changed:
+            limit = self.h2.remote_settings._settings.setdefault(SETTING["max_concurrent_streams"], deque([2**31]))
+            allowed, limit[0] = limit[0], 2**31
+            stream: int = self.h2.get_next_available_stream_id()
+            self.streams[stream] = Stream()
+            headers = [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", path),
+                (":authority", "relay"),
+                *GRPC_HEADERS,
+            ]
+            self.h2.send_headers(stream, headers)
+            limit[0] = allowed
+            block = self.h2.data_to_send()[HEADER:]
+            parts = list(events.chunks(block, -(-len(block) // pieces)))
+            for at, part in enumerate(parts):
+                made = HeadersFrame(stream, part) if at == 0 else ContinuationFrame(stream, part)
+                if at == len(parts) - 1:
+                    made.flags.add("END_HEADERS")
+                self.send_frame(made)
         return stream
 
     def call(self, path: str, *messages: bytes, extra: tuple[tuple[str, str], ...] = ()) -> int:

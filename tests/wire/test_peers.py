@@ -120,3 +120,12 @@ def test_go_peers_understand_each_other(go_node: GoNode, go_client: GoClient) ->
     started = go_node("-rate", "0", "-count", "100", "-then", "ok")
     said = go_client("-server", f"127.0.0.1:{started.ports[0]}").result()
     assert (said["events"], said["missing"], said["disordered"], said["code"]) == (100, 0, 0, "OK")
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_the_byte_level_client_cuts_its_headers(pieces: int) -> None:
+    with node.Node() as peer, h2_client.Client(peer.port) as wire:
+        stream = wire.open_anyhow(feeds.HEALTH_CHECK, pieces)
+        wire.data(stream, events.frame(events.nonce(6)), end=True)
+        over = wire.wait_over(stream)
+        assert (over.status, over.messages) == ((0, ""), [events.nonce(6)])

@@ -326,7 +326,7 @@ def test_events_before_a_goaway_arrive(engine: Start) -> None:
 
 
 def test_a_stream_may_run_on_after_a_graceful_goaway(engine: Start) -> None:
-    """GOAWAY with NO_ERROR forbids new streams only: events that follow on the old ones count, until the node closes."""
+    """GOAWAY with NO_ERROR forbids new streams only: what follows on the old ones counts, until the node closes."""
     relay = engine()
     with h2_node.Node() as peer, Sink(relay, LOGS) as sink:
         number = relay.add(peer)
