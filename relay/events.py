@@ -121,14 +121,16 @@ NOTICES = (
         "Container",
         "Started to monitor container {container} of {namespace}/{owner}, image {image}: pid namespace 4026532000 "
         "and mount namespace 4026531000 are known; default posture is file audit, network audit, capabilities audit; "
-        "profile kubearmor-{namespace}-{owner}-{container} was registered and loaded",
+        "profile kubearmor-{namespace}-{owner}-{container} was registered, loaded by the host, and is in force "
+        "for every process of the container",
     ),
     Notice(
         "WARN",
         "Enforcer",
         "Profile kubearmor-{namespace}-{owner}-{container} could not be updated at the first try (resource busy) and "
         "was registered again; until the host has reloaded it for every running container of {namespace}/{owner}, "
-        "their events are reported with the default posture, and their policy name is DefaultPosture",
+        "their events are reported with the default posture, their policy name is DefaultPosture, and none of them "
+        "is blocked",
     ),
 )
 NOTICE_END = "; {node} runs kernel 6.1.0-37-amd64 with BTF, containerd 1.7.23, KubeArmor v1.4.3; 12 policies in force"

@@ -53,7 +53,7 @@ class ObserveSettings:
         default="logs",
         doc="Feed to print: logs, alerts or messages.",
     )
-    server: Address = setting(  # noqa: RUF009 (an address cannot change)
+    server: Address = setting(
         parse_address,
         flag="server",
         value="HOST:PORT",

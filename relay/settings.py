@@ -135,7 +135,7 @@ def parse_number(minimum: float, maximum: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         if re.fullmatch(r"[0-9]{1,19}(\.[0-9]{1,9})?", text) and minimum <= float(text) <= maximum:
             return float(text)
-        raise ValueError(f"a number from {minimum:g} to {maximum:g}")
+        raise ValueError(f"a number from {minimum:.10g} to {maximum:.10g}")
 
     return parse
 

@@ -80,6 +80,7 @@ def test_a_flag_is_read(words: list[str], field: str, value: Any) -> None:
 
 PORT = "a TCP port from 1 to 65535"
 ADDRESS = "host:port, an IPv6 address in brackets ([::1]:32767)"
+BIND = "a numeric IPv4 or IPv6 address, or nothing for all addresses"
 SIZE = "a number of bytes, as in 67108864, 65536KiB, 64MiB or 1GiB"
 FLOOR = "accepted is 25165824 or more (6 times -max-event-bytes 4194304)"
 
@@ -109,7 +110,7 @@ FLOOR = "accepted is 25165824 or more (6 times -max-event-bytes 4194304)"
         (["-nodes=a:x"], f"flag -nodes: 'a:x' is wrong: accepted is {ADDRESS} and a port from 1 to 65535"),
         (["-nodes=a b:1"], f"flag -nodes: 'a b:1' is wrong: accepted is {ADDRESS}"),
         (["-nodes=a:1,a:1"], "flag -nodes: 'a:1,a:1' is wrong: accepted is each node once (a:1 is there twice)"),
-        (["-bind=eth0"], "flag -bind: 'eth0' is wrong: accepted is a numeric IPv4 or IPv6 address, or nothing for all addresses"),
+        (["-bind=eth0"], f"flag -bind: 'eth0' is wrong: accepted is {BIND}"),
         (["-journal-bytes=64MB"], f"flag -journal-bytes: '64MB' is wrong: accepted is {SIZE}"),
         (["-journal-bytes=-1"], f"flag -journal-bytes: '-1' is wrong: accepted is {SIZE}"),
         (["-journal-bytes=99999999999GiB"], f"flag -journal-bytes: '99999999999GiB' is wrong: accepted is {SIZE}"),
@@ -133,7 +134,9 @@ def test_nodes_come_from_the_environment_unless_a_flag_says_otherwise() -> None:
 
 
 def test_a_bad_environment_variable_is_named_even_when_a_flag_hides_it() -> None:
-    assert refusal("-nodes=b:2", environment={"RELAY_NODES": "a"}) == f"RELAY_NODES: 'a' is wrong: accepted is {ADDRESS}"
+    assert (
+        refusal("-nodes=b:2", environment={"RELAY_NODES": "a"}) == f"RELAY_NODES: 'a' is wrong: accepted is {ADDRESS}"
+    )
 
 
 # --- Go's grammar -----------------------------------------------------------------------
@@ -243,9 +246,7 @@ def set_limit(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
         (LIMITED, ["-journal-bytes=40MiB"], 40 * MIB),
     ],
 )
-def test_the_journal_budget(
-    monkeypatch: pytest.MonkeyPatch, limit: int | None, words: list[str], budget: int
-) -> None:
+def test_the_journal_budget(monkeypatch: pytest.MonkeyPatch, limit: int | None, words: list[str], budget: int) -> None:
     set_limit(monkeypatch, limit)
     assert read(*words).journal_budget == budget
 
@@ -280,7 +281,10 @@ def write(root: Path, name: str, text: str) -> None:
             LIMITED,
         ),
         (
-            {"proc/self/cgroup": "4:cpu:/\n3:memory:/x\n", "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "134217728\n"},
+            {
+                "proc/self/cgroup": "4:cpu:/\n3:memory:/x\n",
+                "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "134217728\n",
+            },
             LIMITED,
         ),
         (  # in a container: the path is the host's, the mount shows the container's own group

@@ -1,0 +1,114 @@
+"""relay.cli: which command runs with which settings, what is printed, and the exit codes."""
+
+from typing import Any
+
+import pytest
+
+from relay import __version__, app, cli, demo, observe, simulate
+from relay.demo import DemoSettings
+from relay.observe import ObserveSettings
+from relay.settings import Address, Settings, SettingsError
+from relay.simulate import SimulateSettings
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The settings that a command was run with; no command really runs."""
+    settings: list[Any] = []
+
+    def run(given: Any) -> int:
+        settings.append(given)
+        return 0
+
+    monkeypatch.setattr(app, "run", run)
+    monkeypatch.setattr(observe, "observe", run)
+    monkeypatch.setattr(simulate, "simulate", run)
+    monkeypatch.setattr(demo, "demo", run)
+    monkeypatch.delenv("RELAY_NODES", raising=False)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        ([], Settings()),
+        (["-gRPCPort", "7101", "--nodes=a:1"], Settings(port=7101, nodes=(Address("a", 1),))),
+        (["observe"], ObserveSettings()),
+        (["observe", "alerts", "-json"], ObserveSettings(feed="alerts", json=True)),
+        (["observe", "--json=false", "messages", "--limit", "5"], ObserveSettings(feed="messages", limit=5)),
+        (["observe", "-server", "[::1]:5"], ObserveSettings(server=Address("::1", 5))),
+        (["simulate", "-port=5", "-nodes=3", "-rate=0"], SimulateSettings(port=5, nodes=3, rate=0)),
+        (["simulate", "-events", "f", "-seed", "9"], SimulateSettings(events="f", seed=9)),
+        (["demo"], DemoSettings()),
+        (["demo", "--seconds", "0.5"], DemoSettings(seconds=0.5)),
+    ],
+)
+def test_a_command_line_runs_its_command(ran: list[Any], words: list[str], settings: Any) -> None:
+    assert cli.main(words) == 0
+    assert ran == [settings]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["-gRPCPort=x"], "flag -gRPCPort: 'x' is wrong: accepted is a TCP port from 1 to 65535"),
+        (["obseve"], "unknown command 'obseve': accepted is one of observe, simulate, demo, help, or none to serve"),
+        (["observe", "log"], "feed: 'log' is wrong: accepted is logs, alerts or messages"),
+        (["observe", "logs", "alerts"], "unexpected word 'alerts': accepted are flags, see relay --help"),
+        (["observe", "-limits=5"], "unknown flag -limits: did you mean -limit?"),
+        (["observe", "-json=yes"], "flag -json: 'yes' is wrong: accepted is true or false"),
+        (["simulate", "-rate=fast"], "flag -rate: 'fast' is wrong: accepted is a number from 0 to 10000000"),
+        (["simulate", "5"], "unexpected word '5': accepted are flags, see relay --help"),
+        (["demo", "-seconds=0"], "flag -seconds: '0' is wrong: accepted is a number from 0.1 to 3600"),
+    ],
+)
+def test_a_bad_command_line_says_one_line_and_ends_with_2(
+    ran: list[Any], capsys: pytest.CaptureFixture[str], words: list[str], text: str
+) -> None:
+    assert cli.main(words) == 2
+    assert capsys.readouterr() == ("", f"relay: {text}\n")
+    assert ran == []
+
+
+@pytest.mark.parametrize("words", [["-version"], ["--version"], ["-version=t"], ["observe", "-version"]])
+def test_version(ran: list[Any], capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert cli.main(words) == 0
+    assert capsys.readouterr() == (f"relay {__version__}\n", "")
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        (["-h"], ["-gRPCPort PORT", "relay demo"]),
+        (["--help"], ["-journal-bytes BYTES", "relay observe"]),
+        (["help"], ["-nodes HOST:PORT[,…]"]),
+        (["observe", "-help"], ["-server HOST:PORT", "-json\n", "  feed\n"]),
+        (["help", "simulate"], ["-rate EVENTS", "-seed NUMBER"]),
+        (["demo", "-h"], ["-seconds SECONDS"]),
+    ],
+)
+def test_help(ran: list[Any], capsys: pytest.CaptureFixture[str], words: list[str], flags: list[str]) -> None:
+    assert cli.main(words) == 0
+    printed, errors = capsys.readouterr()
+    assert errors == ""
+    assert [flag for flag in flags if flag not in printed] == []
+    assert "\x1b" not in printed
+    assert ran == []
+
+
+def test_a_failure_to_start_ends_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(settings: Settings) -> int:
+        raise SettingsError("cannot listen on [::]:5: the port is in use")
+
+    monkeypatch.setattr(app, "run", run)
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err == "relay: cannot listen on [::]:5: the port is in use\n"
+
+
+def test_ctrl_c_before_there_is_a_handler_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(settings: Settings) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "run", run)
+    assert cli.main([]) == 130
