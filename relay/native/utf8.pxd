@@ -21,7 +21,6 @@ cdef extern from *:
 
     #define RELAY_TOP_BITS UINT64_C(0x8080808080808080)
 
-    /* Whether all of 8 bytes are ASCII; and of 16, as 16 bits of which each is 0 for an ASCII byte. */
     static inline uint64_t relay_bytes8(const uint8_t *data) {
         uint64_t bytes;
         memcpy(&bytes, data, 8);
@@ -74,17 +73,28 @@ cdef extern from *:
         return relay_ascii_middle(data, 64);
     }
 
-    /* Up to 16 bytes at `data`, of which `left` may be read: one load where that many are there. */
+    /*
+     * Up to 64 bytes at `data`, of which `left` may be read. Strings of real events are of every size in
+     * that range, and a branch on the size is mispredicted more often than not: so where 64 bytes are
+     * there, all are loaded, and those beyond the string are masked out.
+     */
     static inline int relay_ascii_masked(const uint8_t *data, size_t size, size_t left) {
     #ifdef __SSE2__
-        if (__builtin_expect(left >= 16, 1)) {
-            const int above = _mm_movemask_epi8(_mm_loadu_si128((const __m128i *)data));
-            return (above & ((1 << size) - 1)) == 0;
+        if (__builtin_expect(left >= 64, 1)) {
+            const __m128i *block = (const __m128i *)data;
+            const uint64_t first = (uint32_t)_mm_movemask_epi8(_mm_loadu_si128(block));
+            const uint64_t second = (uint32_t)_mm_movemask_epi8(_mm_loadu_si128(block + 1));
+            const uint64_t third = (uint32_t)_mm_movemask_epi8(_mm_loadu_si128(block + 2));
+            const uint64_t fourth = (uint32_t)_mm_movemask_epi8(_mm_loadu_si128(block + 3));
+            const uint64_t above = first | second << 16 | third << 32 | fourth << 48;
+            /* Shifted out at the top; in two steps, because one by all 64 bits is undefined. */
+            const unsigned beyond = 64 - (unsigned)size;
+            return above << beyond / 2 << (beyond - beyond / 2) == 0;
         }
     #else
         (void)left;
     #endif
-        return size == 16 ? relay_ascii_middle(data, size) : relay_ascii_short(data, size);
+        return size < 16 ? relay_ascii_short(data, size) : relay_ascii_middle(data, size);
     }
     """
     bint relay_ascii_short(const uint8_t *data, size_t size) noexcept nogil
@@ -99,11 +109,7 @@ cdef inline bint utf8_ascii_within(const uint8_t *data, size_t size, size_t left
     `left` >= `size` says how many bytes may be read from `data` on: short strings inside a larger
     message are checked with one load that looks beyond them. What lies there has no influence.
     """
-    if size <= 16:
-        return relay_ascii_masked(data, size, left)
-    if size <= 64:
-        return relay_ascii_middle(data, size)
-    return relay_ascii_long(data, size)
+    return relay_ascii_masked(data, size, left) if size <= 64 else relay_ascii_long(data, size)
 
 
 cdef inline bint utf8_ascii(const uint8_t *data, size_t size) noexcept nogil:
