@@ -1,0 +1,1 @@
+"""Nodes and subscribers that cost little beside what they measure."""

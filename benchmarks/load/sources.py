@@ -1,0 +1,67 @@
+"""Start load nodes in a process of their own, and command them."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.load import events
+from benchmarks.peers import process
+
+
+@dataclass
+class Source:
+    """Running load nodes (benchmarks.load.node)."""
+
+    ports: list[int]
+    child: subprocess.Popen[str]
+    log: Path
+
+    def listening(self, nodes: int) -> None:
+        """Read the ports that it prints first."""
+        while len(self.ports) < nodes:
+            self._line("")
+            self.ports = [int(word) for word in self.log.read_text().split()]
+
+    def wait_streams(self, count: int) -> None:
+        """Until so many streams that take events are open at the nodes."""
+        self._say(f"wait {count}")
+        self._line("ready")
+
+    def flat(self, count: int) -> None:
+        self._say(f"flat {count}")
+
+    def pace(self, rate: float, count: int, burst: int = 1) -> None:
+        self._say(f"pace {rate} {count} {burst}")
+
+    def _say(self, line: str) -> None:
+        assert self.child.stdin
+        self.child.stdin.write(line + "\n")
+        self.child.stdin.flush()
+
+    def _line(self, word: str, timeout: float = 20.0) -> None:
+        """Until the last line it printed is this word."""
+        end = time.monotonic() + timeout
+        while not self.log.read_text().endswith(f"{word}\n"):
+            if self.child.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the load nodes did not say {word!r}: {self.log.read_text()[-1000:]}")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(0.01)
+
+
+@contextlib.contextmanager
+def raw_nodes(nodes: int = 1, *, plain: bool = False, feeds: tuple[int, ...] = (events.LOGS,)) -> Iterator[Source]:
+    argv = [sys.executable, "-m", "benchmarks.load.node", "--nodes", str(nodes), "--feeds", *map(str, feeds)]
+    argv += ["--plain"] if plain else []
+    with (
+        process.folder() as folder,
+        process.program(argv, cpus=process.load_cpus(), folder=folder, stdin=subprocess.PIPE) as (child, log),
+    ):
+        source = Source([], child, log)
+        source.listening(nodes)
+        yield source

@@ -1,0 +1,53 @@
+"""The relay itself: the installed command, as an operator runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import process
+
+
+def command() -> str:
+    """The installed command; RELAY_COMMAND names another build of it."""
+    named = os.environ.get("RELAY_COMMAND")
+    path = Path(named) if named else Path(sys.executable).parent / "relay"
+    if not path.exists():
+        path = process.ROOT / ".venv" / "bin" / "relay"
+    if not path.exists():
+        raise process.Missing("the relay is not built: run make build")
+    return str(path)
+
+
+@contextlib.contextmanager
+def start(nodes: list[int], *flags: str) -> Iterator[process.Contender]:
+    port = process.free_ports()[0]
+    listed = ",".join(f"127.0.0.1:{node}" for node in nodes)
+    argv = [command(), f"--nodes={listed}", f"--gRPCPort={port}", "--bind=127.0.0.1", *flags]
+    with (
+        process.folder() as folder,
+        process.program(argv, cpus=process.contender_cpus(), folder=folder) as (child, log),
+    ):
+        process.wait_listening(port, child, log)
+        yield process.Contender("relay", [port], child, log)
+
+
+def counters(contender: process.Contender, timeout: float = 5.0) -> dict[str, Any]:
+    """Its own counters: SIGUSR1 logs them as one JSON line."""
+    before = len(contender.log.read_text())
+    contender.process.send_signal(signal.SIGUSR1)
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        for line in contender.log.read_text()[before:].splitlines():
+            if line.startswith("{") and '"feeds"' in line and line.endswith("}"):
+                found: dict[str, Any] = json.loads(line)
+                return found
+        time.sleep(0.02)
+    raise TimeoutError(f"no counters after {timeout} s: {contender.log.read_text()[-500:]}")
