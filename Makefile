@@ -55,7 +55,8 @@ lint: build ## style, layers and leftovers of Python, Cython and shell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/cython-lint relay tests
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh .ci/run; fi
 
 format: build ## rewrite Python files in the one style
 	$(BIN)/ruff check --fix .
