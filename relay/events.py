@@ -133,7 +133,10 @@ NOTICES = (
         "is blocked",
     ),
 )
-NOTICE_END = "; {node} runs kernel 6.1.0-37-amd64 with BTF, containerd 1.7.23, KubeArmor v1.4.3; 12 policies in force"
+NOTICE_END = (
+    ", and none of this asks for anything to be done by hand; {node} runs kernel 6.1.0-37-amd64 with BTF, "
+    "containerd 1.7.23, KubeArmor v1.4.3; 12 policies"
+)
 
 
 class Node:
