@@ -84,63 +84,71 @@ cdef inline uint8_t *repair_put_varint(uint8_t *out, uint64_t value) noexcept no
     return out + 1
 
 
-cdef inline bint repair_body_size(const RepairField *field, int depth, size_t *repaired) noexcept nogil:
-    """The size that a field's body will have; False when it is a malformed message."""
+# What becomes of a field's body, or of a message.
+cdef struct RepairMeasure:
+    size_t size
+    bint changed  # says more than the size: a shorter length within can make up for longer text
+
+
+cdef inline bint repair_measure_body(const RepairField *field, int depth, RepairMeasure *measure) noexcept nogil:
+    """Measure a body of the schema, a string or a message; False when it is a malformed message."""
     if field.kind == SCHEMA_STRING:
-        repaired[0] = utf8_repaired_size(field.body, field.size)
+        measure.size = utf8_repaired_size(field.body, field.size)
+        measure.changed = measure.size != field.size
         return True
     if depth == SCAN_DEPTH:
         return False
-    return repair_message_size(field.kind - SCHEMA_MESSAGE, field.body, field.size, depth + 1, repaired)
+    return repair_measure_message(field.kind - SCHEMA_MESSAGE, field.body, field.size, depth + 1, measure)
 
 
-cdef inline bint repair_message_size(
-    int type, const uint8_t *data, size_t size, int depth, size_t *repaired
+cdef inline bint repair_measure_message(
+    int type, const uint8_t *data, size_t size, int depth, RepairMeasure *measure
 ) noexcept nogil:
-    """The size that a message will have; False when it is malformed.
+    """Measure a message that is `depth` messages deep in its event; False when it is malformed.
 
     Cannot overflow: a body grows at most threefold and its length by 4 bytes, and `size` is at most INT32_MAX.
     """
     cdef Reader reader
     cdef RepairField field
-    cdef size_t body = 0
-    cdef size_t total = 0
+    cdef RepairMeasure body
+    measure.size = 0
+    measure.changed = False
     reader_init(&reader, data, size)
     while reader_left(&reader) != 0:
         if not repair_next(&reader, relay_schema_kinds(type), depth, &field):
             return False
-        total += <size_t>(field.end - field.start)
         if field.kind != SCHEMA_OTHER:
-            if not repair_body_size(&field, depth, &body):
+            if not repair_measure_body(&field, depth, &body):
                 return False
-            if body != field.size:
-                total -= <size_t>(field.end - field.length)
-                total += repair_varint_size(body) + body
-    repaired[0] = total
+            if body.changed:
+                measure.changed = True
+                measure.size += <size_t>(field.length - field.start) + repair_varint_size(body.size) + body.size
+                continue
+        measure.size += <size_t>(field.end - field.start)
     return True
 
 
 cdef inline uint8_t *repair_write(
     int type, const uint8_t *data, size_t size, int depth, uint8_t *out, uint64_t *replaced
 ) noexcept nogil:
-    """Write a message that `repair_message_size` has measured; returns where it ends."""
+    """Write a message that `repair_measure_message` has measured; returns where it ends."""
     cdef Reader reader
     cdef RepairField field
-    cdef size_t body = 0
+    cdef RepairMeasure body
     cdef size_t same
     reader_init(&reader, data, size)
     while reader_left(&reader) != 0 and repair_next(&reader, relay_schema_kinds(type), depth, &field):
-        if field.kind == SCHEMA_OTHER or not repair_body_size(&field, depth, &body) or body == field.size:
+        if field.kind == SCHEMA_OTHER or not repair_measure_body(&field, depth, &body) or not body.changed:
             same = <size_t>(field.end - field.start)
             memcpy(out, field.start, same)
             out += same
             continue
         same = <size_t>(field.length - field.start)
         memcpy(out, field.start, same)
-        out = repair_put_varint(out + same, body)
+        out = repair_put_varint(out + same, body.size)
         if field.kind == SCHEMA_STRING:
             replaced[0] += utf8_repair(field.body, field.size, out)
-            out += body
+            out += body.size
         else:
             out = repair_write(field.kind - SCHEMA_MESSAGE, field.body, field.size, depth + 1, out, replaced)
     return out
@@ -161,23 +169,23 @@ cdef inline Status repair_event(
     does not allow; the caller's own limit is the caller's to check) or STATUS_NO_MEMORY: nothing is given.
     `bytes_repaired` says how many bytes were replaced; 0 when the event was valid.
     """
-    cdef size_t repaired = 0
+    cdef RepairMeasure repaired
     cdef uint64_t replaced = 0
     cdef uint8_t *block
     if size > <size_t>INT32_MAX:
         return STATUS_OVERSIZE
-    if not repair_message_size(feed, data, size, 0, &repaired):
+    if not repair_measure_message(feed, data, size, 0, &repaired):
         return STATUS_MALFORMED
-    if repaired > <size_t>INT32_MAX:
+    if repaired.size > <size_t>INT32_MAX:
         return STATUS_OVERSIZE
-    block = <uint8_t *>memory_take(memory, repaired)
+    block = <uint8_t *>memory_take(memory, repaired.size)
     if block == NULL:
         return STATUS_NO_MEMORY
-    if <size_t>(repair_write(feed, data, size, 0, block, &replaced) - block) != repaired:
+    if <size_t>(repair_write(feed, data, size, 0, block, &replaced) - block) != repaired.size:
         # Not reached: both passes read the same bytes by the same rules.
         memory_release(memory, block)
         return STATUS_MALFORMED
     out[0] = block
-    out_size[0] = repaired
+    out_size[0] = repaired.size
     bytes_repaired[0] = replaced
     return STATUS_OK

@@ -79,6 +79,16 @@ def test_over_long_forms_stay_unless_the_length_changes() -> None:
     )
 
 
+def test_a_shorter_length_can_make_up_for_longer_text() -> None:
+    # The inner message keeps its size, but not its bytes.
+    inner = varint(2 << 3 | 2) + varint(1, 3) + b"\xff"
+    expected = field(OWNER, field(2, BAD))
+    assert len(field(OWNER, inner)) == len(expected)
+    assert shown.repair_event(LOGS, field(OWNER, inner)) == ("STATUS_OK", expected, 1)
+    over_long = varint(OWNER << 3 | 2) + varint(len(inner), 2) + inner
+    assert shown.repair_event(LOGS, over_long) == ("STATUS_OK", expected, 1)
+
+
 def test_each_of_repeated_strings() -> None:
     raw = b"".join(field(30, tag) for tag in (b"one", b"\xff\xff", b"", b"\xc3\xa9", b"\xc3"))
     repaired = shown.repair_event(ALERTS, raw)
