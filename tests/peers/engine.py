@@ -68,6 +68,7 @@ class Engine:
         self.history: list[Report] = []
         self._changed = threading.Condition()
         self._ending = threading.Event()
+        self._paused = threading.Lock()
         self._nodes = 0
         self._tickets = 0
         self.port = 0
@@ -237,12 +238,22 @@ class Engine:
         finally:
             self.close()
 
+    def pause(self) -> None:
+        """Take no reports until `resume`."""
+        self._paused.acquire()
+
+    def resume(self) -> None:
+        """Take reports again."""
+        self._paused.release()
+
     def _read(self) -> None:
         waiting = select.poll()  # not select(), which knows no descriptor above 1023
         waiting.register(self.native.fileno(), select.POLLIN)
         while not self._ending.is_set():
             # A short wait, so that `close` needs no descriptor of its own to end it.
-            if waiting.poll(50):
+            if not waiting.poll(50):
+                continue
+            with self._paused:
                 taken = [Report(*report) for report in self.native.reports()]
                 with self._changed:
                     self.history += taken

@@ -106,6 +106,7 @@ class Wire:
         self.closed = False  # end of file, or reset
         self.error: Exception | None = None  # what the h2 library had against the other side
         self._left = False
+        self._trips = 0
         self._received = bytearray()
         self._preface = not client
         self._changed = threading.Condition(threading.RLock())
@@ -213,6 +214,13 @@ class Wire:
     def ping(self, opaque: bytes = b"12345678") -> None:
         """PING, beside the h2 library."""
         self.send_frame(PingFrame(opaque_data=opaque))
+
+    def round_trip(self) -> None:
+        """PING and its answer: what the other side had to say before, it has said."""
+        self._trips += 1
+        opaque = self._trips.to_bytes(8)
+        self.ping(opaque)
+        self.wait(lambda wire: opaque in wire.pongs, "answer to PING")
 
     def reset(self, stream: int, code: int = 8) -> None:
         """RST_STREAM; CANCEL when not told otherwise."""
