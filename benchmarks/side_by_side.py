@@ -42,9 +42,16 @@ def details(row: Row) -> list[str]:
         rate = sorted(s.delivered / s.seconds for s in samples)[len(samples) // 2]
         busy = sorted(s.busy for s in samples)[len(samples) // 2]
         cpu = row.cpu(name)
-        lines.append(
-            f"| {row.title} | {name} | {cpu.median:.3f} ±{cpu.noise:.0%} | {rate:,.0f} | {busy:.2f} | {times} | {row.lost(name)} |"
-        )
+        cells = [
+            row.title,
+            name,
+            f"{cpu.median:.3f} ±{cpu.noise:.0%}",
+            f"{rate:,.0f}",
+            f"{busy:.2f}",
+            times,
+            row.lost(name),
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += [f"| {row.title} | {name}: {value:,.0f} | | | | | |" for name, value in row.extra.items()]
     return lines
 

@@ -73,8 +73,8 @@ TARGETS: dict[str, list[Target]] = {
     "flat": [
         _ratio("flat/haproxy", "CPU against HAProxy", "relay", "haproxy", 1.0, 0.7),
         _ratio("flat/nginx", "CPU against nginx", "relay", "nginx", 1.0, 0.7),
-        _ratio("flat/haproxy-large", "CPU against HAProxy with 256 KiB buffers", "relay", "haproxy, large buffers", 1.0, 0.7),
-        _ratio("flat/nginx-large", "CPU against nginx with 1 MiB buffers", "relay", "nginx, large buffers", 1.0, 0.7),
+        _ratio("flat/haproxy-large", "CPU against HAProxy, 256 KiB", "relay", "haproxy, large buffers", 1.0, 0.7),
+        _ratio("flat/nginx-large", "CPU against nginx, 1 MiB", "relay", "nginx, large buffers", 1.0, 0.7),
         _ratio("flat/pump", "CPU against a bare read and write", "relay", "pump", None, 2.0),
         _lost("flat/lost", "events lost", "relay"),
     ],
