@@ -40,6 +40,8 @@ class Relay:
     # Why the process ends, and its exit code; the first reason stands.
     ending: asyncio.Future[tuple[str, int]]
     started: float = field(default_factory=time.monotonic)
+    # The exit code after a second signal; 0 without one.
+    forced: int = 0
     # The last word of subscribers that ended during the shutdown.
     ended: dict[int, SubscriberReport] = field(default_factory=dict)
 
@@ -164,6 +166,7 @@ def _end_signal(relay: Relay, number: signal.Signals) -> None:
     """The first signal ends gracefully, the second at once."""
     if relay.ending.done():
         logger.warning("second signal: ending at once", extra=log.fields(signal=number.name))
+        relay.forced = 128 + number
         relay.engine.shutdown(0)
     else:
         relay.ending.set_result((number.name, EXIT_OK))
@@ -211,7 +214,7 @@ async def shutdown(relay: Relay, reason: str, code: int) -> int:
         logger.error("the engine ended with an error", extra=log.fields(error=stopped.text))
         return code or EXIT_FAILURE
     logger.info("ended", extra=log.fields(reason=reason))
-    return code
+    return code or relay.forced
 
 
 # --- counters -------------------------------------------------------------------------
