@@ -6,7 +6,7 @@
 Only normalised figures are compared: ratios between contenders of the same run, and micro benchmarks in
 units of that run's calibration loop (test_micro_calibration.py). A figure falls behind when it is worse
 than the baseline's by more than the noise recorded there: twice the largest distance from the median that
-the baseline's own runs showed, and at least a tenth.
+the baseline's own runs showed, or twice the spread within one of them, and at least a tenth.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ CALIBRATION = "test_calibration"
 LEAST_NOISE = 0.10
 
 
-def normalised(result: dict[str, Any]) -> dict[str, tuple[float, bool]]:
-    """Figures of one result by name: (value, larger is better)."""
-    figures: dict[str, tuple[float, bool]] = {}
+def normalised(result: dict[str, Any]) -> dict[str, tuple[float, bool, float]]:
+    """Figures of one result by name: (value, larger is better, noise within the run)."""
+    figures: dict[str, tuple[float, bool, float]] = {}
     medians: dict[str, float] = {}
     for benchmark in result["benchmarks"]:
         whole = benchmark["extra_info"].get("figures")
         if whole is None:
-            # A test's own word for how many things one call does, where it does many.
             medians[benchmark["fullname"].rpartition("/")[2]] = benchmark["stats"]["median"]
             continue
         for name, figure in whole.items():
             if figure["normalised"]:
-                figures[name] = (figure["value"], figure["at_least"])
+                figures[name] = (figure["value"], figure["at_least"], figure["noise"])
     loops = [value for name, value in medians.items() if name.endswith(CALIBRATION)]
     if loops:
         unit = loops[0]
-        figures |= {name: (value / unit, False) for name, value in medians.items() if not name.endswith(CALIBRATION)}
+        figures |= {
+            name: (value / unit, False, 0.0) for name, value in medians.items() if not name.endswith(CALIBRATION)
+        }
     return figures
 
 
@@ -50,7 +51,7 @@ def make(results: list[dict[str, Any]]) -> dict[str, Any]:
     for name in sorted(set.intersection(*map(set, runs))):
         values = [run[name][0] for run in runs]
         middle = statistics.median(values)
-        noise = 2 * max(abs(value - middle) / middle for value in values)
+        noise = 2 * max(max(abs(run[name][0] - middle) / middle, run[name][2]) for run in runs)
         figures[name] = {
             "value": float(f"{middle:.4g}"),
             "noise": round(max(LEAST_NOISE, noise), 3),
