@@ -43,7 +43,7 @@ class Relay:
     # The exit code after a second signal; 0 without one.
     forced: int = 0
     # The last word of subscribers that ended during the shutdown.
-    ended: dict[int, SubscriberReport] = field(default_factory=dict)
+    ended: list[SubscriberReport] = field(default_factory=list)
 
 
 def run(settings: Settings) -> int:
@@ -157,7 +157,7 @@ def on_subscriber(relay: Relay, report: SubscriberReport) -> None:
         logger.info("subscriber has stopped losing events", extra=extra)
     else:
         if relay.ending.done():
-            relay.ended[report.subscriber] = report
+            relay.ended.append(report)
         level = log.WARNING if report.lost else log.DEBUG
         logger.log(level, "subscriber ended", extra=extra)
 
@@ -228,30 +228,22 @@ def log_counters(relay: Relay) -> None:
 def snapshot(relay: Relay) -> dict[str, Any]:
     """All counters: the engine's, and what the control plane knows beside."""
     counters = relay.engine.counters()
-    counters["nodes"] = [
-        {**counts, **(relay.nodes.describe(number) or {})} for number, counts in _numbered(counters.get("nodes", {}))
+    counters["nodes"] = [{**count, **relay.nodes.describe(count["node"])} for count in counters["nodes"]]
+    counters["subscribers"] += [
+        {
+            "subscriber": report.subscriber,
+            "peer": report.peer,
+            "feed": feeds.NAMES[report.feed],
+            "delivered": report.delivered,
+            "lost": report.lost,
+            "status": report.code,
+        }
+        for report in relay.ended
     ]
-    subscribers = dict(_numbered(counters.get("subscribers", {})))
-    for number, report in relay.ended.items():
-        subscribers.setdefault(
-            number,
-            {
-                "peer": report.peer,
-                "feed": feeds.NAMES[report.feed],
-                "delivered": report.delivered,
-                "lost": report.lost,
-                "status": report.code,
-            },
-        )
-    counters["subscribers"] = [{"subscriber": number, **counts} for number, counts in subscribers.items()]
-    process = counters.setdefault("process", {})
+    process = counters["process"]
     process["uptime"] = round(time.monotonic() - relay.started, 3)
     process.update(memory())
     return counters
-
-
-def _numbered(counts: Any) -> list[tuple[int, dict[str, Any]]]:
-    return sorted(counts.items())
 
 
 def memory() -> dict[str, int]:

@@ -244,15 +244,12 @@ class Summary:
         cls, simulated: dict[str, Any], counters: dict[str, Any], observed: list[int], cpu: float, memory: int
     ) -> Summary:
         """Made from the last words of the processes and the observer's own count."""
-        lost = dict.fromkeys(feeds.NAMES, 0)
-        for subscriber in counters["subscribers"]:
-            lost[subscriber["feed"]] += subscriber["lost"]
         by_feed = counters["feeds"]
         return cls(
             sent=[simulated["published"][name] for name in feeds.NAMES],
             received=[by_feed[name]["received"] for name in feeds.NAMES],
             delivered=observed,
-            lost=[lost[name] for name in feeds.NAMES],
+            lost=[by_feed[name]["ended_lost"] for name in feeds.NAMES],
             bytes=sum(by_feed[name]["bytes"] for name in feeds.NAMES),
             cpu=cpu,
             memory=memory,

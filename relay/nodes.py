@@ -182,11 +182,11 @@ class NodeTable:
         for node in self._nodes.values():
             self._cancel_timers(node)
 
-    def describe(self, number: int) -> dict[str, Any] | None:
-        """What the table adds to the engine's counters of a node; None for an unknown one."""
+    def describe(self, number: int) -> dict[str, Any]:
+        """What the table adds to the engine's counters of a node; nothing for an unknown one."""
         node = self._nodes.get(number)
         if node is None:
-            return None
+            return {}
         return {
             "node": node.name,
             "address": str(Address(node.address, node.where.port)) if node.address else "",
@@ -194,10 +194,6 @@ class NodeTable:
             "reconnects": max(node.connections - 1, 0),
             "last_error": node.last_error,
         }
-
-    def numbers(self) -> list[int]:
-        """The numbers of all known nodes, in the order they came."""
-        return list(self._nodes)
 
     # --- events -----------------------------------------------------------------------
 

@@ -113,7 +113,6 @@ class SimulatedNode:
     listening: asyncio.Event = field(default_factory=asyncio.Event)
     subscribers: dict[int, int] = field(default_factory=dict)
     published: list[int] = field(default_factory=lambda: [0] * len(feeds.FEEDS))
-    lost: int = 0
 
     def on_subscriber(self, report: SubscriberReport) -> None:
         """Keep count of who listens to what."""
@@ -122,7 +121,6 @@ class SimulatedNode:
             self.listening.set()
         elif report.event is SubscriberEvent.ENDED:
             self.subscribers.pop(report.subscriber, None)
-            self.lost += report.lost
             if not self.subscribers:
                 self.listening.clear()
 
@@ -134,6 +132,12 @@ class SimulatedNode:
             if feed in heard:
                 await self.engine.publish(feed, frames)
                 self.published[feed] += counts[feed]
+
+    def lost(self) -> int:
+        """Events that were overwritten before a subscriber read them."""
+        counters = self.engine.counters()
+        lost = sum(count["ended_lost"] for count in counters["feeds"].values())
+        return lost + sum(count["lost"] for count in counters["subscribers"])
 
     async def drain(self) -> None:
         """Wait until the subscribers have taken everything."""
@@ -188,7 +192,7 @@ async def _run(settings: SimulateSettings, nodes: Sequence[SimulatedNode]) -> in
         {
             "msg": "simulated",
             "published": dict(zip(feeds.NAMES, totals, strict=True)),
-            "lost": sum(node.lost for node in nodes),
+            "lost": sum(node.lost() for node in nodes),
         }
     )
     return 0

@@ -122,9 +122,7 @@ class World:
         self.table.on_stream(StreamReport(node, feed, code, text))
 
     def state(self, node: int = 0) -> str:
-        description = self.table.describe(node)
-        assert description is not None
-        return str(description["state"])
+        return str(self.table.describe(node)["state"])
 
     def streaming_node(self) -> int:
         node = self.table.add(WHERE)
@@ -226,7 +224,7 @@ def test_a_removed_node_is_forgotten_with_its_timers(world: World) -> None:
     world.lose(node)
     world.end_stream(node, LOGS)
     world.table.remove(node)
-    assert (world.clock.pending(), world.engine.take(), world.table.describe(node)) == ([], [], None)
+    assert (world.clock.pending(), world.engine.take(), world.table.describe(node)) == ([], [], {})
 
 
 def test_a_node_removed_while_its_name_is_resolved_is_not_connected(world: World) -> None:
@@ -252,7 +250,7 @@ def test_after_stop_nothing_is_tried(world: World) -> None:
     world.names.answer("10.0.0.2")
     world.clock.advance(120)
     assert (world.clock.pending(), world.engine.take(), world.names.asked) == ([], [], [])
-    assert world.table.describe(other) is not None
+    assert world.table.describe(other)["node"] == "other.example:1"
 
 
 def test_jitter_is_drawn_for_each_try() -> None:
