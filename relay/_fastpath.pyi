@@ -1,0 +1,139 @@
+"""Types of the extension module: the boundary between Python and the engine, and nothing else.
+
+Feeds are numbered as in `relay.feeds`: 0 messages, 1 alerts, 2 logs.
+A frame is an event behind its 5-byte gRPC prefix (one zero byte, then the length as
+big-endian uint32); see the Length-Prefixed-Message of the gRPC over HTTP/2 specification.
+"""
+
+from typing import Any, Final, final
+
+NODE_IDLE: Final[int]  # known, not connected: the control plane decides when to try
+NODE_CONNECTING: Final[int]  # TCP (and TLS) under way
+NODE_CHECKING: Final[int]  # HealthCheck sent
+NODE_STREAMING: Final[int]  # at least one feed is open
+
+# Reports, as Engine.reports() returns them: tuples that begin with one of these.
+REPORT_NODE: Final[int]  # (REPORT_NODE, node, state, code, text): the newest state of a node
+REPORT_STREAM: Final[int]  # (REPORT_STREAM, node, feed, code, text): a feed ended while its node lives
+REPORT_CALL: Final[int]  # (REPORT_CALL, call, CALL_*, path, message)
+REPORT_SUBSCRIBER: Final[int]  # (REPORT_SUBSCRIBER, subscriber, SUBSCRIBER_*, feed, peer, delivered, lost, code)
+REPORT_DRAINED: Final[int]  # (REPORT_DRAINED, ticket)
+REPORT_STOPPED: Final[int]  # (REPORT_STOPPED, code, text): the reactor has ended
+
+CALL_MESSAGE: Final[int]  # a request message; path is given with the first one only, else ""
+CALL_HALF_CLOSED: Final[int]  # the client has sent its last message
+CALL_CANCELLED: Final[int]  # the client went away, or the deadline passed; answers are ignored from now on
+
+SUBSCRIBER_STARTED: Final[int]
+SUBSCRIBER_LOSING: Final[int]  # it has begun to lose events; `lost` says how many so far
+SUBSCRIBER_RECOVERED: Final[int]  # it has lost nothing for 10 s
+SUBSCRIBER_ENDED: Final[int]  # `code` is the gRPC status it ended with
+
+@final
+class Engine:
+    """The data plane: one native thread that owns every socket.
+
+    All sizes are bytes, all times seconds unless the name says otherwise.
+
+    Raises:
+        ValueError: a setting is out of range (the text names it and what is accepted).
+        OSError: the process is out of file descriptors.
+        MemoryError: not enough memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal_bytes: int = ...,  # all feeds together, 64 MiB
+        max_event_bytes: int = ...,  # the largest event accepted, 4 MiB
+        gather_us: int = ...,  # 500; 0 turns gathering off
+        max_connections: int = ...,
+        max_streams: int = ...,  # a connection
+        max_header_bytes: int = ...,  # of one request
+        max_request_bytes: int = ...,
+        handshake_timeout: float = ...,  # time to complete the preface
+        idle_timeout: float = ...,  # connection without a stream
+        max_controls: int = ...,  # a second and connection: each of resets, pings, settings, empty frames
+        ping_after: float = ...,  # silence of a subscriber before it is pinged, 5
+        ping_timeout: float = ...,  # time it has to answer, 20
+        connect_timeout: float = ...,  # TCP to a node, 10
+        check_timeout: float = ...,  # HealthCheck of a node, 5
+        node_silence: float = ...,  # a node that was heard to ping and is silent this long is dead, 10
+        send_buffer: int = ...,  # SO_SNDBUF of subscribers' sockets; 0 leaves the kernel's choice
+        receive_buffer: int = ...,  # SO_RCVBUF of nodes' sockets; 0 leaves the kernel's choice
+        assembly_bytes: int = ...,  # for events that arrive in pieces, all nodes together
+        remainder_bytes: int = ...,  # for rests of split messages, all subscribers together
+        event_per_frame: bool = ...,  # serve one DATA frame an event, as grpc-go does (simulated nodes)
+    ) -> None: ...
+    def start(self) -> None:
+        """Start the reactor thread. Once only."""
+    def fileno(self) -> int:
+        """An eventfd that is readable while reports are pending."""
+    def reports(self) -> list[tuple[Any, ...]]:
+        """Take all pending reports. State reports are merged: only the newest of a node is given."""
+    def listen(self, fd: int) -> None:
+        """Serve a bound and listening TCP socket. The descriptor is duplicated: the caller closes its own."""
+    def handle(self, paths: list[str]) -> None:
+        """Unary or streaming methods that Python answers, as request paths ("/package.Service/Method").
+
+        Replaces the former list; before `start` only.
+        """
+    def add_node(self, node: int, feeds: int = 7, filters: tuple[str, str, str] = ...) -> None:
+        """Make a node known, by a number of the caller's choice.
+
+        Args:
+            node: unique number, 0 <= node < 2**31.
+            feeds: bit mask of the feeds to ask for: 1 messages, 2 alerts, 4 logs.
+            filters: the request's filter for each feed; default ("all", "policy", "system").
+        Raises:
+            ValueError: the number is in use.
+        """
+    def connect_node(self, node: int, address: str, port: int) -> None:
+        """Connect to a node at a numeric IPv4 or IPv6 address. Reports follow; ignored unless NODE_IDLE."""
+    def open_stream(self, node: int, feed: int) -> None:
+        """Open one ended feed again. Ignored unless the node is connected and the feed closed."""
+    def remove_node(self, node: int) -> None:
+        """Close its connection and forget it, after what has arrived is in the journal."""
+    def publish(self, feed: int, frames: bytes) -> None:
+        """Append whole frames to a feed, as if a node had sent them (they are scanned, too).
+
+        Raises:
+            BlockingIOError: the command queue is full (await `drain` first).
+            ValueError: `frames` is not a sequence of whole frames.
+        """
+    def drain(self, ticket: int, feed: int) -> None:
+        """Ask for (REPORT_DRAINED, ticket) once every subscriber and cursor has taken what the feed holds now."""
+    def answer(self, call: int, message: bytes | None, status: int | None = None, text: str = "") -> bool:
+        """Send a message, a final status, or both, to a call. False when the call is over or its queue full."""
+    def counters(self) -> dict[str, Any]:
+        """One consistent snapshot of all counters; docs/operations.md lists them."""
+    def shutdown(self, seconds: float) -> None:
+        """Begin the graceful end: GOAWAY, streams run to the sequence their feed has now, at most `seconds`.
+
+        (REPORT_STOPPED, …) follows. A second call with 0 ends at once.
+        """
+    def close(self) -> None:
+        """End the reactor thread at once, wait for it, free everything. Idempotent."""
+
+@final
+class Cursor:
+    """A reader's place in a feed's journal, for use on any thread (one at a time).
+
+    A cursor made before the engine has any event starts at sequence 0; one that the journal has
+    overtaken goes on at the oldest event held, and `lost` grows by exactly the difference.
+    """
+
+    def __init__(self, engine: Engine, feed: int, *, at_head: bool = False) -> None: ...
+    def read(self, max_bytes: int = ...) -> bytes:
+        """The next whole frames, back to back, up to `max_bytes` but at least one; b"" when there are none."""
+    def fileno(self) -> int:
+        """An eventfd that becomes readable when events follow a `read` that returned b""."""
+    @property
+    def sequence(self) -> int:
+        """Sequence number of the next event to read."""
+    @property
+    def lost(self) -> int:
+        """Events that were overwritten before this cursor read them."""
+    def close(self) -> None: ...
+
+STATUS_TEXT: Final[dict[int, str]]  # engine status → text, the one table of native/status.pxd

@@ -1,0 +1,686 @@
+"""The boundary between Python and the engine: Engine and Cursor, and nothing else.
+
+relay/_fastpath.pyi says what each method takes and raises; relay/native holds what they do.
+"""
+
+import threading
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.math cimport isfinite
+from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset, strlen
+
+from relay.native.counters cimport snapshot_fill, snapshot_free
+from relay.native.journal cimport (
+    Place, Segment, journal_floor, journal_lock, journal_pin, journal_unlock, journal_unpin, place_advance,
+    place_at_head, place_at_start, place_frame_size, place_settle, place_take, relay_frame_length,
+)
+from relay.native.mailbox cimport command_new, eventfd_clear, mailbox_command
+from relay.native.memory cimport memory_release, memory_take
+from relay.native.model cimport (
+    COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT, COMMAND_NODE_OPEN,
+    COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, Command, Feed, FeedCount, FEEDS, LIMITS,
+    Mailbox, Node, NodeCount, PREFIX, Reactor, Reader, Report, SKIP_REASONS, Settings, Snapshot, SubscriberCount,
+    TEXT_BYTES,
+)
+from relay.native cimport model, status as statuses, stream as streams, subscriber as subscribers
+from relay.native.posix cimport (
+    AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, O_NONBLOCK, close as close_fd,
+    errno, eventfd, fcntl, htons, inet_pton, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
+    sockaddr_in, sockaddr_in6,
+)
+from relay.native.reactor cimport reactor_free, reactor_init, reactor_run
+from relay.native.status cimport (
+    EXCEPTION_BLOCKING, EXCEPTION_MEMORY, EXCEPTION_OS, EXCEPTION_RUNTIME, EXCEPTION_VALUE, STATUS_COUNT,
+    STATUS_FULL, STATUS_LIMIT, STATUS_OK, STATUS_SHUTDOWN, relay_status_row,
+)
+
+NODE_IDLE = model.NODE_IDLE
+NODE_CONNECTING = model.NODE_CONNECTING
+NODE_CHECKING = model.NODE_CHECKING
+NODE_STREAMING = model.NODE_STREAMING
+
+REPORT_NODE = model.REPORT_NODE
+REPORT_STREAM = model.REPORT_STREAM
+REPORT_CALL = model.REPORT_CALL
+REPORT_SUBSCRIBER = model.REPORT_SUBSCRIBER
+REPORT_DRAINED = model.REPORT_DRAINED
+REPORT_STOPPED = model.REPORT_STOPPED
+
+CALL_MESSAGE = streams.CALL_MESSAGE
+CALL_HALF_CLOSED = streams.CALL_HALF_CLOSED
+CALL_CANCELLED = streams.CALL_CANCELLED
+
+SUBSCRIBER_STARTED = subscribers.SUBSCRIBER_STARTED
+SUBSCRIBER_LOSING = subscribers.SUBSCRIBER_LOSING
+SUBSCRIBER_RECOVERED = subscribers.SUBSCRIBER_RECOVERED
+SUBSCRIBER_ENDED = subscribers.SUBSCRIBER_ENDED
+
+STATUS_TEXT = {code: relay_status_row(code).text.decode() for code in range(STATUS_COUNT)}
+
+DEF_FILTERS = ("all", "policy", "system")
+FEED_NAMES = ("messages", "alerts", "logs")
+SKIP_NAMES = ("malformed", "oversize", "compressed", "truncated", "budget", "memory")
+LIMIT_NAMES = (
+    "connections", "descriptors", "handshake", "idle", "controls", "headers", "request", "keepalive", "remainders",
+    "calls", "memory", "protocol",
+)
+assert len(SKIP_NAMES) == SKIP_REASONS and len(LIMIT_NAMES) == LIMITS
+
+cdef enum:
+    NODE_NEWS = 16             # nodes whose slots are copied under one hold of the lock
+
+
+# A node's slots, copied out under the lock, so that no Python object is made while it is held.
+cdef struct News:
+    int32_t number
+    bint changed
+    uint8_t state
+    int code
+    char text[TEXT_BYTES]
+    bint ended[FEEDS]
+    int ended_code[FEEDS]
+    char ended_text[FEEDS][TEXT_BYTES]
+
+
+cdef void raise_status(int code, str what) except *:
+    """Raise the exception that the table names for a status."""
+    cdef int kind = relay_status_row(code).kind
+    cdef str text = f"{what}: {relay_status_row(code).text.decode()}"
+    if code == STATUS_OK:
+        return
+    if kind == EXCEPTION_MEMORY:
+        raise MemoryError(text)
+    if kind == EXCEPTION_VALUE:
+        raise ValueError(text)
+    if kind == EXCEPTION_OS:
+        raise OSError(errno, text)
+    if kind == EXCEPTION_BLOCKING:
+        raise BlockingIOError(errno, text)
+    raise RuntimeError(text)
+
+
+cdef uint64_t bounded(str name, object value, uint64_t least, uint64_t most) except? 0:
+    """An integer setting within its bounds."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value}; {least} to {most} are accepted")
+    return value
+
+
+cdef uint64_t nanoseconds(str name, object value) except? 0:
+    """A duration setting, from seconds."""
+    cdef double seconds = value
+    if not isfinite(seconds) or not 0.001 <= seconds <= 31536000.0:
+        raise ValueError(f"{name} is {value} s; 0.001 to 31536000 are accepted")
+    return <uint64_t> (seconds * 1e9)
+
+
+cdef void filter_copy(char *to, str value) except *:
+    encoded = value.encode()
+    if len(encoded) > 15:
+        raise ValueError(f"the filter {value!r} is longer than 15 bytes")
+    memcpy(to, <const char *> encoded, len(encoded) + 1)
+
+
+cdef int feed_number(int feed) except -1:
+    if not 0 <= feed < FEEDS:
+        raise ValueError(f"feed {feed} does not exist; 0 messages, 1 alerts, 2 logs")
+    return feed
+
+
+cdef class Engine:
+    cdef Reactor *reactor
+    cdef object thread
+    cdef set nodes
+    cdef bint closed
+    cdef int busy              # calls of other threads that are inside the reactor's memory
+    cdef list paths
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self.nodes = set()
+        self.paths = []
+        self.closed = False
+
+    def __init__(
+        self, *, journal_bytes=64 << 20, max_event_bytes=4 << 20, gather_us=500, max_connections=16384,
+        max_streams=256, max_header_bytes=16384, max_request_bytes=65536, handshake_timeout=10.0,
+        idle_timeout=300.0, max_controls=200, ping_after=5.0, ping_timeout=20.0, connect_timeout=10.0,
+        check_timeout=5.0, node_silence=10.0, send_buffer=131072, receive_buffer=0, assembly_bytes=None,
+        remainder_bytes=None, event_per_frame=False
+    ):
+        cdef Settings *settings
+        cdef int code
+        cdef size_t floor
+        if self.reactor != NULL:
+            raise RuntimeError("an Engine is made once")
+        self.reactor = <Reactor *> calloc(1, sizeof(Reactor))
+        if self.reactor == NULL:
+            raise MemoryError("no memory for an engine")
+        settings = &self.reactor.settings
+        try:
+            settings.max_event_bytes = bounded("max_event_bytes", max_event_bytes, 1, 1 << 30)
+            floor = FEEDS * journal_floor(settings.max_event_bytes)
+            settings.journal_bytes = bounded("journal_bytes", journal_bytes, floor, 1 << 46)
+            settings.gather = bounded("gather_us", gather_us, 0, 1000000) * 1000
+            settings.max_connections = <uint32_t> bounded("max_connections", max_connections, 1, 1 << 20)
+            settings.max_streams = <uint32_t> bounded("max_streams", max_streams, 1, 1 << 20)
+            settings.max_header_bytes = <uint32_t> bounded("max_header_bytes", max_header_bytes, 512, 65536)
+            settings.max_request_bytes = <uint32_t> bounded("max_request_bytes", max_request_bytes, 16, 1 << 26)
+            settings.max_controls = <uint32_t> bounded("max_controls", max_controls, 1, 1 << 30)
+            settings.handshake_timeout = nanoseconds("handshake_timeout", handshake_timeout)
+            settings.idle_timeout = nanoseconds("idle_timeout", idle_timeout)
+            settings.ping_after = nanoseconds("ping_after", ping_after)
+            settings.ping_timeout = nanoseconds("ping_timeout", ping_timeout)
+            settings.connect_timeout = nanoseconds("connect_timeout", connect_timeout)
+            settings.check_timeout = nanoseconds("check_timeout", check_timeout)
+            settings.node_silence = nanoseconds("node_silence", node_silence)
+            settings.send_buffer = <uint32_t> bounded("send_buffer", send_buffer, 0, 1 << 30)
+            settings.receive_buffer = <uint32_t> bounded("receive_buffer", receive_buffer, 0, 1 << 30)
+            # One event being assembled takes up to twice its size, since its buffer doubles.
+            if assembly_bytes is None:
+                assembly_bytes = max(4 * max_event_bytes, journal_bytes // 8)
+            if remainder_bytes is None:
+                remainder_bytes = max(2 * max_event_bytes + 1024, journal_bytes // 8)
+            settings.assembly_bytes = bounded("assembly_bytes", assembly_bytes, 2048, 1 << 46)
+            settings.remainder_bytes = bounded("remainder_bytes", remainder_bytes, 2048, 1 << 46)
+            settings.event_per_frame = event_per_frame
+        except BaseException:
+            free(self.reactor)
+            self.reactor = NULL
+            raise
+        code = reactor_init(self.reactor)
+        if code != STATUS_OK:
+            reactor_free(self.reactor)
+            free(self.reactor)
+            self.reactor = NULL
+            raise_status(code, "the engine cannot be made")
+
+    def __dealloc__(self):
+        if self.reactor != NULL:
+            reactor_free(self.reactor)
+            free(self.reactor)
+
+    cdef Reactor *live(self) except NULL:
+        if self.closed or self.reactor == NULL:
+            raise RuntimeError("the engine is closed")
+        return self.reactor
+
+    cdef Command *command(self, int kind, size_t size) except NULL:
+        cdef Command *command = command_new(self.live(), kind, size)
+        if command == NULL:
+            raise MemoryError("no memory for a command")
+        return command
+
+    cdef int give(self, Command *command, bint bounded_queue) except -1:
+        """Hand a command over: its status, STATUS_FULL or STATUS_SHUTDOWN among them."""
+        return mailbox_command(self.reactor, command, bounded_queue)
+
+    def start(self):
+        self.live()
+        if self.thread is not None:
+            raise RuntimeError("the engine was started before")
+        self.thread = threading.Thread(target=self._run, name="reactor", daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        cdef Reactor *reactor = self.reactor
+        with nogil:
+            reactor_run(reactor)
+
+    def fileno(self):
+        return self.live().mailbox.told
+
+    def listen(self, int fd):
+        cdef Command *command
+        cdef int own = fcntl(fd, F_DUPFD_CLOEXEC, 3)
+        if own < 0:
+            raise OSError(errno, f"descriptor {fd} cannot be duplicated")
+        fcntl(own, F_SETFL, fcntl(own, F_GETFL) | O_NONBLOCK)
+        try:
+            command = self.command(COMMAND_LISTEN, 0)
+        except BaseException:
+            close_fd(own)
+            raise
+        command.fd = own
+        if self.give(command, False) != STATUS_OK:
+            close_fd(own)
+            raise RuntimeError("the engine has ended")
+
+    def handle(self, list paths):
+        cdef Reactor *reactor = self.live()
+        cdef uint32_t i
+        if self.thread is not None:
+            raise RuntimeError("methods are named before the engine is started")
+        for i in range(reactor.path_count):
+            memory_release(&reactor.memory, reactor.paths[i])
+        memory_release(&reactor.memory, reactor.paths)
+        reactor.paths = NULL
+        reactor.path_count = 0
+        self.paths = []
+        encoded = [path.encode() for path in paths]
+        reactor.paths = <char **> memory_take(&reactor.memory, (len(encoded) + 1) * sizeof(char *))
+        if reactor.paths == NULL:
+            raise MemoryError("no memory for the methods' paths")
+        for path, given in zip(encoded, paths, strict=True):
+            reactor.paths[reactor.path_count] = <char *> memory_take(&reactor.memory, len(path) + 1)
+            if reactor.paths[reactor.path_count] == NULL:
+                raise MemoryError("no memory for the methods' paths")
+            memcpy(reactor.paths[reactor.path_count], <const char *> path, len(path) + 1)
+            reactor.path_count += 1
+            self.paths.append(given)
+
+    def add_node(self, int node, int feeds=7, filters=DEF_FILTERS):
+        cdef Command *command
+        cdef int feed
+        self.live()
+        if node < 0:
+            raise ValueError(f"the node's number is {node}; 0 to 2147483647 are accepted")
+        if node in self.nodes:
+            raise ValueError(f"there is a node {node} already")
+        if not 1 <= feeds <= 7:
+            raise ValueError(f"the feeds' mask is {feeds}; 1 to 7 are accepted")
+        if len(filters) != FEEDS:
+            raise ValueError("one filter for each of messages, alerts and logs is expected")
+        command = self.command(COMMAND_NODE_ADD, 0)
+        try:
+            for feed in range(FEEDS):
+                filter_copy(command.filters[feed], filters[feed])
+        except BaseException:
+            memory_release(&self.reactor.memory, command)
+            raise
+        command.node = node
+        command.mask = <uint32_t> feeds
+        if self.give(command, False) == STATUS_OK:
+            self.nodes.add(node)
+
+    def connect_node(self, int node, str address, int port):
+        cdef Command *command
+        cdef sockaddr_in *four
+        cdef sockaddr_in6 *six
+        if not 1 <= port <= 65535:
+            raise ValueError(f"port {port} does not exist; 1 to 65535 are accepted")
+        text = address.encode()
+        command = self.command(COMMAND_NODE_CONNECT, 0)
+        four = <sockaddr_in *> &command.address
+        six = <sockaddr_in6 *> &command.address
+        command.node = node
+        if inet_pton(AF_INET, text, &four.sin_addr) == 1:
+            four.sin_family = AF_INET
+            four.sin_port = htons(<unsigned short> port)
+        elif inet_pton(AF_INET6, text, &six.sin6_addr) == 1:
+            six.sin6_family = AF_INET6
+            six.sin6_port = htons(<unsigned short> port)
+        else:
+            memory_release(&self.reactor.memory, command)
+            raise ValueError(f"{address!r} is neither an IPv4 nor an IPv6 address")
+        self.give(command, False)
+
+    def open_stream(self, int node, int feed):
+        cdef Command *command
+        feed_number(feed)
+        command = self.command(COMMAND_NODE_OPEN, 0)
+        command.node = node
+        command.feed = feed
+        self.give(command, False)
+
+    def remove_node(self, int node):
+        cdef Command *command = self.command(COMMAND_NODE_REMOVE, 0)
+        command.node = node
+        self.give(command, False)
+        self.nodes.discard(node)
+
+    def publish(self, int feed, bytes frames):
+        cdef Command *command
+        cdef size_t size = <size_t> PyBytes_GET_SIZE(frames)
+        cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(frames)
+        cdef size_t at = 0
+        cdef size_t length
+        cdef bint whole = True
+        cdef int code
+        feed_number(feed)
+        with nogil:
+            while at < size:
+                if size - at < PREFIX or data[at] != 0:
+                    whole = False
+                    break
+                length = relay_frame_length(data + at)
+                if length > size - at - PREFIX:
+                    whole = False
+                    break
+                at += PREFIX + length
+        if not whole:
+            raise ValueError(f"byte {at} of the frames does not begin a whole, uncompressed frame")
+        command = self.command(COMMAND_PUBLISH, size)
+        command.feed = feed
+        memcpy(command.data, data, size)
+        code = self.give(command, True)
+        if code != STATUS_OK:
+            raise_status(code, "publish")
+
+    def drain(self, uint64_t ticket, int feed):
+        cdef Command *command
+        cdef int code
+        feed_number(feed)
+        command = self.command(COMMAND_DRAIN, 0)
+        command.number = ticket
+        command.feed = feed
+        code = self.give(command, False)
+        if code != STATUS_OK:
+            raise_status(code, "drain")
+
+    def answer(self, uint64_t call, message, status=None, str text=""):
+        cdef Command *command
+        cdef bytes body = b"" if message is None else message
+        command = self.command(COMMAND_ANSWER, <size_t> PyBytes_GET_SIZE(body))
+        command.number = call
+        command.has_message = message is not None
+        command.status = -1 if status is None else <int> status
+        encoded = text.encode()[:TEXT_BYTES - 1]
+        memcpy(command.text, <const char *> encoded, len(encoded))
+        memcpy(command.data, PyBytes_AS_STRING(body), <size_t> PyBytes_GET_SIZE(body))
+        return self.give(command, True) == STATUS_OK
+
+    def shutdown(self, double seconds):
+        cdef Command *command
+        if not isfinite(seconds) or not 0 <= seconds <= 31536000:
+            raise ValueError(f"a shutdown takes 0 to 31536000 s, not {seconds}")
+        command = self.command(COMMAND_SHUTDOWN, 0)
+        command.time = <uint64_t> (seconds * 1e9)
+        self.give(command, False)
+
+    def close(self):
+        cdef Command *command
+        cdef uint64_t blocks
+        if self.closed or self.reactor == NULL:
+            return
+        self.closed = True
+        if self.thread is not None:
+            command = command_new(self.reactor, COMMAND_SHUTDOWN, 0)
+            if command != NULL:
+                command.mask = 1
+                mailbox_command(self.reactor, command, False)
+            self.thread.join()
+        # Others may be inside for the length of a copy; `closed` keeps more of them from entering.
+        while self.busy:
+            threading.Event().wait(0.001)
+        blocks = reactor_free(self.reactor)
+        free(self.reactor)
+        self.reactor = NULL
+        if blocks:
+            raise RuntimeError(f"the engine has leaked {blocks} blocks")
+
+    # Reports ------------------------------------------------------------------------------------
+
+    cdef int news(self, News *copies, int most) noexcept nogil:
+        """Copy up to `most` nodes' slots and empty them."""
+        cdef Mailbox *mailbox = &self.reactor.mailbox
+        cdef Node *node
+        cdef News *copy
+        cdef int count = 0
+        cdef int feed
+        pthread_mutex_lock(&mailbox.lock)
+        while count < most and mailbox.dirty_nodes != NULL:
+            node = mailbox.dirty_nodes
+            mailbox.dirty_nodes = node.next_dirty
+            node.dirty = False
+            copy = &copies[count]
+            count += 1
+            copy.number = node.number
+            copy.changed = node.state_changed
+            copy.state = node.report_state
+            copy.code = node.report_code
+            memcpy(copy.text, node.report_text, TEXT_BYTES)
+            node.state_changed = False
+            for feed in range(FEEDS):
+                copy.ended[feed] = node.streams[feed].reported
+                copy.ended_code[feed] = node.streams[feed].report_code
+                memcpy(copy.ended_text[feed], node.streams[feed].report_text, TEXT_BYTES)
+                node.streams[feed].reported = False
+        pthread_mutex_unlock(&mailbox.lock)
+        return count
+
+    def reports(self):
+        cdef Mailbox *mailbox = &self.live().mailbox
+        cdef News copies[NODE_NEWS]
+        cdef Report *report
+        cdef Report *following
+        cdef int count
+        cdef int i
+        cdef int feed
+        cdef list result = []
+        eventfd_clear(mailbox.told)
+        pthread_mutex_lock(&mailbox.lock)
+        mailbox.reporting = False
+        report = mailbox.first_report
+        mailbox.first_report = NULL
+        mailbox.last_report = NULL
+        mailbox.reports = 0
+        pthread_mutex_unlock(&mailbox.lock)
+        while True:
+            count = self.news(copies, NODE_NEWS)
+            for i in range(count):
+                number = copies[i].number
+                if copies[i].changed:
+                    result.append((REPORT_NODE, number, copies[i].state, copies[i].code,
+                                   copies[i].text.decode("utf-8", "replace")))
+                for feed in range(FEEDS):
+                    if copies[i].ended[feed]:
+                        result.append((REPORT_STREAM, number, feed, copies[i].ended_code[feed],
+                                       copies[i].ended_text[feed].decode("utf-8", "replace")))
+            if count < NODE_NEWS:
+                break
+        while report != NULL:
+            following = report.next
+            try:
+                result.append(self.report_tuple(report))
+            finally:
+                memory_release(&self.reactor.memory, report)
+            report = following
+        return result
+
+    cdef tuple report_tuple(self, Report *report):
+        if report.kind == model.REPORT_CALL:
+            return (REPORT_CALL, report.number, report.what, self.paths[report.path] if report.first else "",
+                    PyBytes_FromStringAndSize(<char *> report.data, <Py_ssize_t> report.size))
+        if report.kind == model.REPORT_SUBSCRIBER:
+            return (REPORT_SUBSCRIBER, report.number, report.what, report.feed, report.text.decode("utf-8", "replace"),
+                    report.delivered, report.lost, report.code)
+        if report.kind == model.REPORT_DRAINED:
+            return (REPORT_DRAINED, report.number)
+        return (REPORT_STOPPED, report.code, report.text.decode("utf-8", "replace"))
+
+    # Counters -----------------------------------------------------------------------------------
+
+    def counters(self):
+        cdef Reactor *reactor = self.live()
+        cdef Snapshot snapshot
+        cdef Command *command
+        cdef bint filled = False
+        memset(&snapshot, 0, sizeof(Snapshot))
+        self.busy += 1
+        try:
+            if self.thread is not None:
+                command = self.command(COMMAND_SNAPSHOT, 0)
+                command.snapshot = &snapshot
+                if self.give(command, False) == STATUS_OK:
+                    with nogil:
+                        pthread_mutex_lock(&reactor.mailbox.lock)
+                        while not snapshot.done and reactor.mailbox.running:
+                            pthread_cond_wait(&reactor.mailbox.answered, &reactor.mailbox.lock)
+                        filled = snapshot.done
+                        pthread_mutex_unlock(&reactor.mailbox.lock)
+            if not filled:
+                # The reactor is not running: nobody else touches its state.
+                snapshot_fill(reactor, &snapshot)
+            if snapshot.failed:
+                raise MemoryError("no memory for a snapshot of the counters")
+            return snapshot_dict(&snapshot)
+        finally:
+            snapshot_free(reactor, &snapshot)
+            self.busy -= 1
+
+
+cdef dict skipped_dict(const uint64_t *skipped):
+    return {name: skipped[i] for i, name in enumerate(SKIP_NAMES)}
+
+
+cdef dict feed_dict(const FeedCount *count):
+    return {
+        "received": count.received, "bytes": count.bytes, "published": count.published, "repaired": count.repaired,
+        **skipped_dict(count.skipped), "first": count.first, "next": count.next, "held_bytes": count.held,
+        "share_bytes": count.share, "segments": count.segments, "ended_delivered": count.ended_delivered,
+        "ended_lost": count.ended_lost,
+    }
+
+
+cdef dict node_dict(const NodeCount *count):
+    return {
+        "node": count.number, "state": count.state, "connects": count.connects, "pings": bool(count.pings),
+        "received": {name: count.received[i] for i, name in enumerate(FEED_NAMES)},
+        "bytes": {name: count.bytes[i] for i, name in enumerate(FEED_NAMES)},
+        "repaired": sum([count.repaired[i] for i in range(FEEDS)]), "skipped": skipped_dict(count.skipped),
+    }
+
+
+cdef dict subscriber_dict(SubscriberCount *count):
+    return {
+        "subscriber": count.number, "peer": count.peer.decode(), "feed": FEED_NAMES[count.feed],
+        "filter": count.filter.decode("utf-8", "replace"), "delivered": count.delivered, "filtered": count.filtered,
+        "lost": count.lost, "in_flight": count.in_flight, "passed": count.passed, "behind": count.behind,
+    }
+
+
+cdef dict snapshot_dict(Snapshot *snapshot):
+    cdef uint64_t i
+    return {
+        "feeds": {name: feed_dict(&snapshot.feed[i]) for i, name in enumerate(FEED_NAMES)},
+        "nodes": [node_dict(&snapshot.node[i]) for i in range(snapshot.nodes)],
+        "subscribers": [subscriber_dict(&snapshot.subscriber[i]) for i in range(snapshot.subscribers)],
+        "process": {
+            "connections": snapshot.connections, "clients": snapshot.clients, "accepted": snapshot.accepted,
+            "calls": snapshot.calls, "turns": snapshot.turns, "reads": snapshot.reads, "writes": snapshot.writes,
+            "gathers": snapshot.gathers, "memory_bytes": snapshot.memory_bytes,
+            "memory_blocks": snapshot.memory_blocks, "memory_failures": snapshot.memory_failures,
+            "assembly_bytes": snapshot.assembly_bytes, "remainder_bytes": snapshot.remainder_bytes,
+            "tail_bytes": snapshot.tail_bytes, "reports_dropped": snapshot.reports_dropped,
+            "limits": {name: snapshot.limits[i] for i, name in enumerate(LIMIT_NAMES)},
+        },
+    }
+
+
+cdef class Cursor:
+    cdef Engine engine
+    cdef Reader *reader
+
+    def __init__(self, Engine engine, int feed, *, bint at_head=False):
+        cdef Reactor *reactor = engine.live()
+        cdef Feed *place
+        if self.reader != NULL:
+            raise RuntimeError("a Cursor is made once")
+        feed_number(feed)
+        self.reader = <Reader *> calloc(1, sizeof(Reader))
+        if self.reader == NULL:
+            raise MemoryError("no memory for a cursor")
+        self.reader.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.reader.wake < 0:
+            free(self.reader)
+            self.reader = NULL
+            raise OSError(errno, "no descriptor for a cursor")
+        self.engine = engine
+        self.reader.feed = feed
+        place = &reactor.feeds[feed]
+        journal_lock(&place.journal)
+        if at_head:
+            place_at_head(&place.journal, &self.reader.place)
+        else:
+            place_at_start(&self.reader.place)
+        self.reader.next = place.sinks
+        if place.sinks != NULL:
+            place.sinks.previous = self.reader
+        place.sinks = self.reader
+        journal_unlock(&place.journal)
+
+    def __dealloc__(self):
+        self.detach()
+
+    cdef void detach(self) noexcept:
+        cdef Feed *feed
+        if self.reader == NULL:
+            return
+        if self.engine is not None and self.engine.reactor != NULL:
+            feed = &self.engine.reactor.feeds[self.reader.feed]
+            journal_lock(&feed.journal)
+            if self.reader.previous != NULL:
+                self.reader.previous.next = self.reader.next
+            else:
+                feed.sinks = self.reader.next
+            if self.reader.next != NULL:
+                self.reader.next.previous = self.reader.previous
+            journal_unlock(&feed.journal)
+        close_fd(self.reader.wake)
+        free(self.reader)
+        self.reader = NULL
+
+    cdef Reader *live(self) except NULL:
+        if self.reader == NULL:
+            raise RuntimeError("the cursor is closed")
+        self.engine.live()
+        return self.reader
+
+    def read(self, size_t max_bytes=262144):
+        cdef Reader *reader = self.live()
+        cdef Feed *feed = &self.engine.reactor.feeds[reader.feed]
+        cdef Segment *segment
+        cdef const uint8_t *start = NULL
+        cdef size_t size = 0
+        cdef uint32_t frames
+        cdef bytes result
+        cdef char *body
+        eventfd_clear(reader.wake)
+        self.engine.busy += 1
+        try:
+            with nogil:
+                segment = journal_pin(&feed.journal, &reader.place)
+            if segment == NULL:
+                with nogil:
+                    journal_lock(&feed.journal)
+                    # An append between the two locks must not be missed.
+                    reader.waiting = reader.place.sequence == feed.journal.next
+                    journal_unlock(&feed.journal)
+                return b"" if reader.waiting else self.read(max_bytes)
+            try:
+                frames = place_take(&feed.journal, &reader.place, max_bytes, &start, &size)
+                if frames == 0:
+                    frames = 1
+                    size = place_frame_size(&reader.place)
+                result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
+                body = PyBytes_AS_STRING(result)
+                with nogil:
+                    memcpy(body, start, size)
+                    journal_lock(&feed.journal)
+                    place_advance(&reader.place, size, frames)
+                    journal_unlock(&feed.journal)
+            finally:
+                with nogil:
+                    journal_unpin(&feed.journal, segment)
+            return result
+        finally:
+            self.engine.busy -= 1
+
+    def fileno(self):
+        return self.live().wake
+
+    @property
+    def sequence(self):
+        return self.live().place.sequence
+
+    @property
+    def lost(self):
+        return self.live().place.lost
+
+    def close(self):
+        self.detach()

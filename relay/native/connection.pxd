@@ -1,0 +1,156 @@
+"""The life of a connection on the reactor's side: lists, descriptor, timer, end. What it speaks is elsewhere.
+
+A connection that ends is closed at once, but freed only at the end of the turn, so that whoever is
+in the middle of it finds CONNECTION_CLOSED and stops.
+"""
+
+from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
+from libc.string cimport memset
+
+from relay.native.debug cimport relay_assert
+from relay.native.memory cimport memory_release, memory_take_zeroed
+from relay.native.model cimport (
+    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_LISTENER, CONNECTION_OPENING, Connection, Reactor,
+)
+from relay.native.posix cimport (
+    AF_INET, AF_INET6, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, SOL_SOCKET,
+    close, epoll_ctl, epoll_event, errno, inet_ntop, ntohs, setsockopt, sockaddr_in, sockaddr_in6,
+)
+from relay.native.status cimport STATUS_NO_MEMORY, STATUS_OK, STATUS_SYSTEM
+from relay.native.timers cimport timer_init, timers_clear, timers_reserve, timers_set
+
+from libc.stdio cimport snprintf
+
+
+cdef inline Connection *connection_new(Reactor *reactor, int kind, int fd) noexcept nogil:
+    """A connection that owns `fd`, on the list but not in epoll yet. NULL without memory (`fd` stays the caller's)."""
+    cdef Connection *connection
+    if timers_reserve(&reactor.timers, reactor.timers.count + 2) != STATUS_OK:
+        return NULL
+    connection = <Connection *> memory_take_zeroed(&reactor.memory, sizeof(Connection))
+    if connection == NULL:
+        return NULL
+    connection.kind = <unsigned char> kind
+    connection.state = CONNECTION_OPENING
+    connection.fd = fd
+    connection.reactor = reactor
+    connection.writable = True
+    connection.opened = reactor.now
+    connection.heard = reactor.now
+    connection.idle_since = reactor.now
+    timer_init(&connection.timer, connection)
+    connection.next = reactor.connections
+    if reactor.connections != NULL:
+        reactor.connections.previous = connection
+    reactor.connections = connection
+    if kind != CONNECTION_LISTENER:
+        reactor.connection_count += 1
+    if kind == CONNECTION_CLIENT:
+        reactor.client_count += 1
+    return connection
+
+
+cdef inline int connection_watch(Connection *connection) noexcept nogil:
+    """Put it into epoll: edge-triggered, both directions, once; a listener level-triggered."""
+    cdef epoll_event event
+    memset(&event, 0, sizeof(event))
+    event.data.ptr = connection
+    if connection.kind == CONNECTION_LISTENER:
+        event.events = EPOLLIN
+    else:
+        event.events = <uint32_t> (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+    if epoll_ctl(connection.reactor.epoll, EPOLL_CTL_ADD, connection.fd, &event) != 0:
+        return STATUS_SYSTEM
+    return STATUS_OK
+
+
+cdef inline void connection_dirty(Connection *connection) noexcept nogil:
+    """It may have something to write: look at the end of the turn."""
+    cdef Reactor *reactor = connection.reactor
+    if connection.dirty or connection.state == CONNECTION_CLOSED:
+        return
+    connection.dirty = True
+    connection.next_dirty = reactor.dirty
+    reactor.dirty = connection
+
+
+cdef inline void connection_ready(Connection *connection) noexcept nogil:
+    """It may have something to read."""
+    cdef Reactor *reactor = connection.reactor
+    if connection.ready or connection.state == CONNECTION_CLOSED:
+        return
+    connection.ready = True
+    connection.next_ready = NULL
+    if reactor.ready == NULL:
+        reactor.ready = connection
+    else:
+        reactor.last_ready.next_ready = connection
+    reactor.last_ready = connection
+
+
+cdef inline void connection_timer(Connection *connection, uint64_t deadline) noexcept nogil:
+    """Look at the connection again at `deadline`, if not earlier."""
+    cdef Reactor *reactor = connection.reactor
+    if deadline == UINT64_MAX or connection.state == CONNECTION_CLOSED:
+        return
+    if connection.timer.index != 0 and connection.timer.deadline <= deadline:
+        return
+    if timers_set(&reactor.timers, &connection.timer, deadline) != STATUS_OK:
+        connection_end(connection, STATUS_NO_MEMORY)
+
+
+cdef inline void connection_end(Connection *connection, int status) noexcept nogil:
+    """Close the socket now; the rest is freed at the end of the turn. The first status counts."""
+    cdef Reactor *reactor = connection.reactor
+    if connection.state == CONNECTION_CLOSED:
+        return
+    connection.failure = status
+    connection.failure_errno = errno
+    connection.state = CONNECTION_CLOSED
+    timers_clear(&reactor.timers, &connection.timer)
+    if connection.fd >= 0:
+        # Explicitly: a duplicate of the descriptor elsewhere would keep it in epoll.
+        epoll_ctl(reactor.epoll, EPOLL_CTL_DEL, connection.fd, NULL)
+        close(connection.fd)
+        connection.fd = -1
+    connection.next_closed = reactor.closed
+    reactor.closed = connection
+
+
+cdef inline void connection_free(Connection *connection) noexcept nogil:
+    """Unlink and free a closed connection. Its session, streams and tail are gone already."""
+    cdef Reactor *reactor = connection.reactor
+    relay_assert(connection.session == NULL and connection.streams == NULL and connection.tail == NULL,
+                 "a connection is freed empty")
+    if connection.previous != NULL:
+        connection.previous.next = connection.next
+    else:
+        reactor.connections = connection.next
+    if connection.next != NULL:
+        connection.next.previous = connection.previous
+    if connection.kind != CONNECTION_LISTENER:
+        reactor.connection_count -= 1
+    if connection.kind == CONNECTION_CLIENT:
+        reactor.client_count -= 1
+    memory_release(&reactor.memory, connection)
+
+
+cdef inline void socket_option(int fd, int level, int name, int value) noexcept nogil:
+    """Set an option; one that the kernel refuses is left as it was."""
+    setsockopt(fd, level, name, &value, sizeof(value))
+
+
+cdef inline void peer_text(const Connection *connection, char *text, size_t size) noexcept nogil:
+    """Address and port of the peer, IPv6 in brackets."""
+    cdef char host[64]
+    cdef const sockaddr_in *four = <const sockaddr_in *> &connection.peer
+    cdef const sockaddr_in6 *six = <const sockaddr_in6 *> &connection.peer
+    host[0] = 0
+    if connection.peer.ss_family == AF_INET:
+        inet_ntop(AF_INET, &four.sin_addr, host, sizeof(host))
+        snprintf(text, size, "%s:%u", host, <unsigned int> ntohs(four.sin_port))
+    elif connection.peer.ss_family == AF_INET6:
+        inet_ntop(AF_INET6, &six.sin6_addr, host, sizeof(host))
+        snprintf(text, size, "[%s]:%u", host, <unsigned int> ntohs(six.sin6_port))
+    else:
+        snprintf(text, size, "unknown")

@@ -1,0 +1,505 @@
+"""The reactor: one thread, one loop, every socket.
+
+A turn: wait; read once from each ready socket; run commands; wake the readers of feeds that grew; write once for
+each connection that has something to say; run timers; free what ended.
+"""
+
+from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t, uint8_t
+from libc.string cimport memcpy, memset
+
+from relay.native.commands cimport commands_run, shutdown_expire, tickets_check
+from relay.native.connection cimport (
+    connection_dirty, connection_end, connection_free, connection_ready, connection_watch,
+)
+from relay.native.debug cimport RELAY_DEBUGGING, relay_assert
+from relay.native.flush cimport connection_flush
+from relay.native.journal cimport (
+    journal_free, journal_init, journal_lock, journal_segment_bytes, journal_shares, journal_unlock,
+)
+from relay.native.mailbox cimport (
+    eventfd_clear, eventfd_raise, mailbox_free, mailbox_init, mailbox_report, mailbox_take, report_new, text_copy,
+)
+from relay.native.memory cimport (
+    memory_blocks, memory_init, memory_nghttp2_calloc, memory_nghttp2_free, memory_nghttp2_malloc,
+    memory_nghttp2_realloc, memory_release, memory_take,
+)
+from relay.native.model cimport (
+    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_LISTENER, CONNECTION_NODE, CONNECTION_OPEN,
+    CONNECTION_OPENING, CONNECTION_WAKE, COMMAND_LISTEN, COMMAND_SNAPSHOT, Command, EVENTS_A_WAIT, FEEDS,
+    OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES, Connection, DrainTicket, Feed,
+    Node, Reactor, Reader, Record, Report, Stream,
+)
+from relay.native.nghttp2 cimport (
+    nghttp2_option_del, nghttp2_option_new, nghttp2_option_set_max_outbound_ack, nghttp2_option_set_no_closed_streams,
+    nghttp2_session_callbacks_del, nghttp2_session_del, relay_option_continuations, relay_option_reset_rate,
+)
+from relay.native.node cimport node_callbacks_new, node_free, node_lost, node_received, node_timer, node_writable
+from relay.native.output cimport tail_abandon
+from relay.native.posix cimport (
+    CLOCK_MONOTONIC, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, O_CLOEXEC,
+    O_RDONLY, TIMER_ABSTIME, clock_nanosleep, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, iovec,
+    monotonic, open, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock, timespec,
+)
+from relay.native.server cimport (
+    server_accept, server_callbacks_new, server_linger, server_lost, server_received, server_timer, stream_deadline,
+)
+from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM, status_text
+from relay.native.subscriber cimport feed_recycling, feed_tick, feed_wake
+from relay.native.timers cimport Timer, timers_first, timers_free, timers_init, timers_pop_due
+from relay.native.transport cimport TRANSPORT_AGAIN, TRANSPORT_FAILED, transport_read
+
+cdef enum:
+    TICK = 1000000000          # ns between two looks at all subscribers' losses
+    WINDOW = 10000000          # ns over which the loop judges whether gathering pays
+    GATHER_NODES = 4           # so many different nodes must have been read in a window
+    GATHER_READS = 3           # and so many reads be expected while it waits
+    FLUSH_GRACE = 250000000    # ns after the shutdown's deadline in which last frames leave
+    PAUSE_LEAST = 20000        # ns: a shorter sleep than this is not worth its system call
+
+
+# Making and unmaking ----------------------------------------------------------------------------
+
+cdef inline int reactor_options(Reactor *reactor) noexcept nogil:
+    if nghttp2_option_new(&reactor.server_option) != 0 or nghttp2_option_new(&reactor.node_option) != 0:
+        return STATUS_NO_MEMORY
+    # Remembering closed streams serves priorities of RFC 7540, which nobody sends: it costs memory a stream.
+    nghttp2_option_set_no_closed_streams(reactor.server_option, 1)
+    nghttp2_option_set_no_closed_streams(reactor.node_option, 1)
+    nghttp2_option_set_max_outbound_ack(reactor.server_option, 256)
+    # The count of resets a second is ours (max_controls); the library's own limit would end the connection first.
+    relay_option_reset_rate(reactor.server_option, 1000000, 1000000)
+    relay_option_continuations(reactor.server_option, 8)
+    relay_option_continuations(reactor.node_option, 8)
+    if node_callbacks_new(&reactor.node_callbacks) != STATUS_OK:
+        return STATUS_NO_MEMORY
+    return server_callbacks_new(&reactor.server_callbacks)
+
+
+cdef inline int reactor_scratch(Reactor *reactor) noexcept nogil:
+    reactor.receive = <uint8_t *> memory_take(&reactor.memory, RECEIVE_BYTES)
+    reactor.scratch = <uint8_t *> memory_take(&reactor.memory, OUTPUT_SCRATCH)
+    reactor.pieces = <iovec *> memory_take(&reactor.memory, OUTPUT_PIECES * sizeof(iovec))
+    # A DATA frame makes two records, of which the first joins a control record before it.
+    reactor.records = <Record *> memory_take(&reactor.memory, (2 * OUTPUT_PIECES + 2) * sizeof(Record))
+    reactor.events = <epoll_event *> memory_take(&reactor.memory, EVENTS_A_WAIT * sizeof(epoll_event))
+    if (reactor.receive == NULL or reactor.scratch == NULL or reactor.pieces == NULL or reactor.records == NULL
+            or reactor.events == NULL):
+        return STATUS_NO_MEMORY
+    return STATUS_OK
+
+
+cdef inline int reactor_journals(Reactor *reactor) noexcept nogil:
+    cdef size_t shares[FEEDS]
+    cdef size_t smallest
+    cdef Feed *feed
+    cdef int number
+    cdef int status = journal_shares(
+        reactor.settings.journal_bytes, reactor.settings.max_event_bytes, shares, &smallest)
+    if status != STATUS_OK:
+        return status
+    for number in range(FEEDS):
+        feed = &reactor.feeds[number]
+        feed.reactor = reactor
+        feed.number = number
+        status = journal_init(
+            &feed.journal, &reactor.memory, shares[number], journal_segment_bytes(shares[number]))
+        if status != STATUS_OK:
+            return status
+        feed.journal.recycling = feed_recycling
+        feed.journal.recycling_context = feed
+    return STATUS_OK
+
+
+cdef inline int reactor_init(Reactor *reactor) noexcept nogil:
+    """Make everything but the thread, from a zeroed struct with `settings`. What fails is undone by `reactor_free`."""
+    cdef epoll_event event
+    cdef int status
+    memory_init(&reactor.memory)
+    reactor.allocator.mem_user_data = &reactor.memory
+    reactor.allocator.malloc = memory_nghttp2_malloc
+    reactor.allocator.free = memory_nghttp2_free
+    reactor.allocator.calloc = memory_nghttp2_calloc
+    reactor.allocator.realloc = memory_nghttp2_realloc
+    timers_init(&reactor.timers, &reactor.memory)
+    timers_init(&reactor.deadlines, &reactor.memory)
+    reactor.now = monotonic()
+    reactor.epoll = epoll_create1(EPOLL_CLOEXEC)
+    reactor.spare_fd = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
+    status = mailbox_init(&reactor.mailbox)
+    if status != STATUS_OK:
+        return status
+    if reactor.epoll < 0 or reactor.spare_fd < 0:
+        return STATUS_SYSTEM
+    status = reactor_options(reactor)
+    if status == STATUS_OK:
+        status = reactor_scratch(reactor)
+    if status == STATUS_OK:
+        status = reactor_journals(reactor)
+    if status != STATUS_OK:
+        return status
+    reactor.wake.kind = CONNECTION_WAKE
+    reactor.wake.reactor = reactor
+    reactor.wake.fd = reactor.mailbox.wake
+    memset(&event, 0, sizeof(event))
+    event.events = EPOLLIN
+    event.data.ptr = &reactor.wake
+    if epoll_ctl(reactor.epoll, EPOLL_CTL_ADD, reactor.wake.fd, &event) != 0:
+        return STATUS_SYSTEM
+    reactor.mailbox.running = True
+    return STATUS_OK
+
+
+cdef inline void reactor_reap(Reactor *reactor) noexcept nogil:
+    """Free the connections that ended in this turn."""
+    cdef Connection *connection
+    while reactor.closed != NULL:
+        connection = reactor.closed
+        reactor.closed = connection.next_closed
+        tail_abandon(reactor, connection)
+        if connection.kind == CONNECTION_NODE and connection.node != NULL:
+            node_lost(reactor, connection)
+        elif connection.kind == CONNECTION_CLIENT:
+            server_lost(reactor, connection)
+        if connection.session != NULL:
+            nghttp2_session_del(connection.session)
+            connection.session = NULL
+        connection_free(connection)
+
+
+cdef inline void reactor_clear(Reactor *reactor) noexcept nogil:
+    """End every connection and node."""
+    cdef Connection *connection
+    cdef Connection *following
+    # Nothing that is on these lists outlives this.
+    reactor.ready = NULL
+    reactor.last_ready = NULL
+    reactor.dirty = NULL
+    connection = reactor.connections
+    while connection != NULL:
+        following = connection.next
+        connection_end(connection, STATUS_CLOSED)
+        connection = following
+    reactor_reap(reactor)
+    while reactor.nodes != NULL:
+        node_free(reactor, reactor.nodes)
+
+
+cdef inline uint64_t reactor_free(Reactor *reactor) noexcept nogil:
+    """Undo `reactor_init`. Returns the blocks that are still held: 0, unless a cursor has a segment pinned."""
+    cdef DrainTicket *ticket
+    cdef uint32_t i
+    cdef int number
+    cdef Command *command
+    cdef Command *following
+    reactor_clear(reactor)
+    command = mailbox_take(reactor)
+    while command != NULL:
+        following = command.next
+        if command.kind == COMMAND_LISTEN:
+            close(command.fd)
+        memory_release(&reactor.memory, command)
+        command = following
+    while reactor.tickets != NULL:
+        ticket = reactor.tickets
+        reactor.tickets = ticket.next
+        memory_release(&reactor.memory, ticket)
+    mailbox_free(reactor)
+    for i in range(reactor.path_count):
+        memory_release(&reactor.memory, reactor.paths[i])
+    memory_release(&reactor.memory, reactor.paths)
+    for number in range(FEEDS):
+        if reactor.feeds[number].journal.memory != NULL:
+            journal_free(&reactor.feeds[number].journal)
+    nghttp2_session_callbacks_del(reactor.server_callbacks)
+    nghttp2_session_callbacks_del(reactor.node_callbacks)
+    nghttp2_option_del(reactor.server_option)
+    nghttp2_option_del(reactor.node_option)
+    memory_release(&reactor.memory, reactor.receive)
+    memory_release(&reactor.memory, reactor.scratch)
+    memory_release(&reactor.memory, reactor.pieces)
+    memory_release(&reactor.memory, reactor.records)
+    memory_release(&reactor.memory, reactor.events)
+    timers_free(&reactor.timers)
+    timers_free(&reactor.deadlines)
+    if reactor.epoll >= 0:
+        close(reactor.epoll)
+    if reactor.spare_fd >= 0:
+        close(reactor.spare_fd)
+    return memory_blocks(&reactor.memory)
+
+
+# A turn -----------------------------------------------------------------------------------------
+
+cdef inline void reactor_gather_count(Reactor *reactor, Node *node) noexcept nogil:
+    """Note that a node was read, and judge once a window whether waiting for others would pay."""
+    cdef uint64_t window = reactor.now // WINDOW
+    cdef uint64_t expected
+    if window != reactor.window:
+        expected = reactor.window_reads * reactor.settings.gather // WINDOW
+        reactor.gathering = (
+            window == reactor.window + 1 and reactor.window_nodes >= GATHER_NODES and expected >= GATHER_READS
+        )
+        reactor.window = window
+        reactor.window_reads = 0
+        reactor.window_nodes = 0
+    reactor.window_reads += 1
+    if node.last_window != window:
+        node.last_window = window
+        reactor.window_nodes += 1
+
+
+cdef inline void reactor_gather(Reactor *reactor) noexcept nogil:
+    """With many nodes at moderate rates: wait until the gather time has passed since the last turn began."""
+    cdef timespec until
+    cdef uint64_t now
+    cdef uint64_t deadline = reactor.turn_began + reactor.settings.gather
+    if not reactor.gathering or reactor.ready != NULL or reactor.dirty != NULL or reactor.stopping:
+        return
+    now = monotonic()
+    if now // WINDOW > reactor.window + 1:
+        reactor.gathering = False
+        return
+    if now + PAUSE_LEAST >= deadline:
+        return
+    until.tv_sec = <long> (deadline // 1000000000)
+    until.tv_nsec = <long> (deadline % 1000000000)
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL)
+    reactor.gathers += 1
+
+
+cdef inline int reactor_timeout(Reactor *reactor, uint64_t tick) noexcept nogil:
+    """Milliseconds that the wait may take; -1 for ever."""
+    cdef uint64_t first = timers_first(&reactor.timers)
+    cdef uint64_t other = timers_first(&reactor.deadlines)
+    cdef uint64_t now = reactor.now
+    if reactor.ready != NULL or reactor.dirty != NULL:
+        return 0
+    if other < first:
+        first = other
+    if tick < first:
+        first = tick
+    if reactor.stopping and reactor.stop_deadline < first:
+        first = reactor.stop_deadline
+    if first == UINT64_MAX:
+        return -1
+    if first <= now:
+        return 0
+    # Rounded up: a wait that ends before the deadline would only wait again.
+    first = (first - now + 999999) // 1000000
+    return <int> first if first < 60000 else 60000
+
+
+cdef inline void reactor_event(Reactor *reactor, epoll_event *event) noexcept nogil:
+    """Sort out what epoll says of one descriptor."""
+    cdef Connection *connection = <Connection *> event.data.ptr
+    if connection.kind == CONNECTION_WAKE:
+        eventfd_clear(connection.fd)
+        reactor.commanded = True
+        return
+    if connection.state == CONNECTION_CLOSED:
+        return
+    if connection.kind == CONNECTION_LISTENER:
+        server_accept(reactor, connection)
+        return
+    if event.events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
+        if connection.kind == CONNECTION_NODE and connection.state == CONNECTION_OPENING:
+            node_writable(reactor, connection.node)
+        if not connection.writable:
+            connection.writable = True
+            connection_dirty(connection)
+    if event.events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP):
+        connection.hung_up = True
+    if event.events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP):
+        connection_ready(connection)
+
+
+cdef inline void reactor_read(Reactor *reactor, Connection *connection) noexcept nogil:
+    """One read of one ready socket."""
+    cdef size_t room = RECEIVE_BYTES if connection.kind == CONNECTION_NODE else REQUEST_READ_BYTES
+    cdef ssize_t got
+    if connection.kind == CONNECTION_NODE and connection.state == CONNECTION_OPENING:
+        return
+    reactor.reads += 1
+    got = transport_read(connection, reactor.receive, room)
+    if got == TRANSPORT_AGAIN:
+        return
+    if got <= 0:
+        connection_end(connection, STATUS_CLOSED if got == 0 else STATUS_RESET)
+        return
+    connection.heard = reactor.now
+    # A short read means that the socket is empty, and epoll will tell of more; unless the peer has closed, which it told already.
+    if <size_t> got == room or connection.hung_up:
+        connection_ready(connection)
+    if connection.state == CONNECTION_ENDING:
+        return
+    if connection.kind == CONNECTION_NODE:
+        reactor_gather_count(reactor, connection.node)
+        node_received(reactor, connection, reactor.receive, <size_t> got)
+    else:
+        server_received(reactor, connection, reactor.receive, <size_t> got)
+
+
+cdef inline void reactor_reads(Reactor *reactor) noexcept nogil:
+    """Each socket that is ready now, once; what becomes ready meanwhile waits for the next turn."""
+    cdef Connection *connection = reactor.ready
+    cdef Connection *following
+    reactor.ready = NULL
+    reactor.last_ready = NULL
+    while connection != NULL:
+        following = connection.next_ready
+        connection.ready = False
+        connection.next_ready = NULL
+        if connection.state != CONNECTION_CLOSED:
+            reactor_read(reactor, connection)
+        connection = following
+
+
+cdef inline void reactor_wake_sinks(Reactor *reactor, int number) noexcept nogil:
+    """Tell the cursors of other threads that wait for this feed."""
+    cdef Reader *reader
+    journal_lock(&reactor.feeds[number].journal)
+    reader = reactor.feeds[number].sinks
+    while reader != NULL:
+        if reader.waiting:
+            reader.waiting = False
+            eventfd_raise(reader.wake)
+        reader = reader.next
+    journal_unlock(&reactor.feeds[number].journal)
+
+
+cdef inline void reactor_wakes(Reactor *reactor) noexcept nogil:
+    cdef Feed *feed
+    cdef int number
+    for number in range(FEEDS):
+        feed = &reactor.feeds[number]
+        if feed.woken != feed.journal.next:
+            feed.woken = feed.journal.next
+            feed_wake(reactor, number)
+            reactor_wake_sinks(reactor, number)
+
+
+cdef inline void reactor_writes(Reactor *reactor) noexcept nogil:
+    """Each connection that has something to say now."""
+    cdef Connection *connection = reactor.dirty
+    cdef Connection *following
+    reactor.dirty = NULL
+    while connection != NULL:
+        following = connection.next_dirty
+        connection.dirty = False
+        connection.next_dirty = NULL
+        connection_flush(reactor, connection)
+        connection = following
+
+
+cdef inline void reactor_timers(Reactor *reactor) noexcept nogil:
+    cdef Timer *timer
+    cdef Connection *connection
+    while True:
+        timer = timers_pop_due(&reactor.timers, reactor.now)
+        if timer == NULL:
+            break
+        connection = <Connection *> timer.owner
+        if connection.kind == CONNECTION_NODE:
+            node_timer(reactor, connection)
+        elif connection.kind == CONNECTION_CLIENT:
+            server_timer(reactor, connection)
+    while True:
+        timer = timers_pop_due(&reactor.deadlines, reactor.now)
+        if timer == NULL:
+            break
+        stream_deadline(reactor, <Stream *> timer.owner)
+
+
+cdef inline void reactor_stop_check(Reactor *reactor) noexcept nogil:
+    """While shutting down: is everybody gone, or the time over?"""
+    cdef Connection *connection = reactor.connections
+    if not reactor.stopping:
+        return
+    while connection != NULL and connection.state == CONNECTION_ENDING:
+        connection = connection.next
+    if connection == NULL:
+        reactor.stopped = True
+    elif reactor.now >= reactor.stop_deadline:
+        if reactor.stop_code == 0:
+            reactor.stop_code = 1
+            shutdown_expire(reactor)
+            reactor.stop_deadline = reactor.now + FLUSH_GRACE
+        else:
+            reactor.stopped = True
+
+
+cdef inline void reactor_turn(Reactor *reactor, uint64_t tick) noexcept nogil:
+    cdef int count
+    cdef int i
+    reactor_gather(reactor)
+    count = epoll_wait(reactor.epoll, reactor.events, EVENTS_A_WAIT, reactor_timeout(reactor, tick))
+    reactor.now = monotonic()
+    reactor.turn_began = reactor.now
+    reactor.turns += 1
+    if count < 0:
+        if errno != EINTR:
+            reactor.stop_code = STATUS_SYSTEM
+            reactor.stopped = True
+        count = 0
+    for i in range(count):
+        reactor_event(reactor, &reactor.events[i])
+    reactor_reads(reactor)
+    if reactor.commanded:
+        reactor.commanded = False
+        commands_run(reactor)
+    reactor_wakes(reactor)
+    reactor_writes(reactor)
+    reactor_timers(reactor)
+    if reactor.tickets != NULL:
+        tickets_check(reactor)
+    reactor_stop_check(reactor)
+    if reactor.closed != NULL:
+        # A dying connection may still be on the lists; they are walked whole in each turn, so let one more pass.
+        reactor_unlist(reactor)
+        reactor_reap(reactor)
+
+
+cdef inline void reactor_unlist(Reactor *reactor) noexcept nogil:
+    """Take closed connections off the ready and dirty lists."""
+    cdef Connection *connection = reactor.ready
+    cdef Connection *following
+    cdef Connection *dirty = reactor.dirty
+    reactor.ready = NULL
+    reactor.last_ready = NULL
+    while connection != NULL:
+        following = connection.next_ready
+        connection.ready = False
+        connection_ready(connection)
+        connection = following
+    reactor.dirty = NULL
+    while dirty != NULL:
+        following = dirty.next_dirty
+        dirty.dirty = False
+        connection_dirty(dirty)
+        dirty = following
+
+
+cdef inline void reactor_run(Reactor *reactor) noexcept nogil:
+    """The thread's whole life. The caller has released the GIL."""
+    cdef uint64_t tick
+    cdef int number
+    cdef Report *report
+    reactor.now = monotonic()
+    tick = reactor.now + TICK
+    while not reactor.stopped:
+        reactor_turn(reactor, tick)
+        if reactor.now >= tick:
+            for number in range(FEEDS):
+                feed_tick(reactor, number)
+            tick = reactor.now + TICK
+    reactor_clear(reactor)
+    # From now on nobody answers: release those who wait for a snapshot, refuse new commands.
+    pthread_mutex_lock(&reactor.mailbox.lock)
+    reactor.mailbox.running = False
+    pthread_cond_broadcast(&reactor.mailbox.answered)
+    pthread_mutex_unlock(&reactor.mailbox.lock)
+    report = report_new(reactor, REPORT_STOPPED, 0)
+    if report != NULL:
+        report.code = STATUS_SYSTEM if reactor.stop_code == STATUS_SYSTEM else 0
+        text_copy(report.text, b"the deadline passed first" if reactor.stop_code == 1 else b"")
+        mailbox_report(reactor, report, False)

@@ -1,0 +1,486 @@
+"""A client's connection: preface, HTTP/2 session, what nghttp2 calls, keepalive and limits."""
+
+from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint64_t, uint8_t
+from libc.string cimport memcmp, memcpy, memset, strlen
+
+from relay.native.connection cimport (
+    connection_dirty, connection_end, connection_new, connection_timer, connection_watch, socket_option,
+)
+from relay.native.grpc cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
+from relay.native.model cimport (
+    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_OPEN, CONNECTION_OPENING, LIMIT_CONNECTIONS,
+    LIMIT_CONTROLS, LIMIT_DESCRIPTORS, LIMIT_HANDSHAKE, LIMIT_IDLE, LIMIT_KEEPALIVE, LIMIT_MEMORY, LIMIT_PROTOCOL,
+    PREFACE, STREAM_ANSWER, STREAM_FEED, STREAM_OVER, Answer, Connection, Reactor, Stream,
+)
+from relay.native.memory cimport memory_release
+from relay.native.nghttp2 cimport (
+    NGHTTP2_CANCEL, NGHTTP2_DATA, NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY, NGHTTP2_ENHANCE_YOUR_CALM,
+    NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_PAUSE, NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK,
+    NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE, NGHTTP2_GOAWAY, NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS,
+    NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS,
+    NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, nghttp2_data_provider,
+    nghttp2_data_source, nghttp2_frame, nghttp2_frame_hd, nghttp2_is_fatal, nghttp2_session,
+    nghttp2_session_callbacks, nghttp2_session_callbacks_new,
+    nghttp2_session_callbacks_set_on_begin_frame_callback, nghttp2_session_callbacks_set_on_begin_headers_callback,
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback, nghttp2_session_callbacks_set_on_frame_recv_callback,
+    nghttp2_session_callbacks_set_on_frame_send_callback, nghttp2_session_callbacks_set_on_header_callback,
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback,
+    nghttp2_session_callbacks_set_on_stream_close_callback, nghttp2_session_callbacks_set_send_data_callback,
+    nghttp2_session_get_last_proc_stream_id, nghttp2_session_get_stream_user_data, nghttp2_session_mem_recv,
+    nghttp2_session_server_new3, nghttp2_session_set_stream_user_data, nghttp2_session_terminate_session,
+    nghttp2_settings_entry, nghttp2_submit_goaway, nghttp2_submit_ping, nghttp2_submit_rst_stream,
+    nghttp2_submit_settings,
+)
+from relay.native.output cimport output_data, output_has_room
+from relay.native.posix cimport (
+    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_CLOEXEC, O_RDONLY, SHUT_WR,
+    SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE, SO_SNDBUF, TCP_INFO, TCP_NODELAY, accept4, close, errno,
+    getsockopt, open, send, shutdown, sockaddr, sockaddr_storage, socklen_t, tcp_info,
+)
+from relay.native.request cimport request_data, request_half_closed, request_header, request_headers_done
+from relay.native.status cimport STATUS_CLOSED, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, STATUS_PROTOCOL, STATUS_SILENT
+from relay.native.stream cimport stream_answers_free, stream_closed, stream_end, stream_finish, stream_free, stream_new
+from relay.native.subscriber cimport subscriber_offer, subscriber_take, subscriber_wait
+
+cdef enum:
+    ACCEPTS_A_TURN = 64
+    LINGER = 1000000000        # ns that a closing connection waits for its peer to read our last words
+    VANISHED = 9000000000      # ns without an acknowledgement of sent bytes: the peer's host is gone
+    KEEPALIVE_STEP = 1000000000
+
+cdef extern from *:
+    """
+    static const char relay_preface[25] = "PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n";
+    /* For those who are refused before a session exists: empty SETTINGS, then GOAWAY(ENHANCE_YOUR_CALM) with a text. */
+    static const uint8_t relay_refusal[] = {
+        0, 0, 0, 4, 0, 0, 0, 0, 0,
+        0, 0, 28, 7, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 11,
+        't', 'o', 'o', ' ', 'm', 'a', 'n', 'y', ' ', 'c', 'o', 'n', 'n', 'e', 'c', 't', 'i', 'o', 'n', 's',
+    };
+    static const char relay_http1_answer[] =
+        "HTTP/1.1 426 Upgrade Required\\r\\nUpgrade: h2c\\r\\nConnection: close\\r\\nContent-Type: text/plain\\r\\n"
+        "Content-Length: 41\\r\\n\\r\\nthis is a gRPC service: it speaks HTTP/2\\n";
+    """
+    const char *relay_preface
+    const uint8_t relay_refusal[46]
+    const char *relay_http1_answer
+
+
+# Ending -----------------------------------------------------------------------------------------
+
+cdef inline void server_linger(Reactor *reactor, Connection *connection) noexcept nogil:
+    """Everything is said: close our side, and give the peer a moment to read it before the descriptor goes.
+
+    Closing at once with unread bytes in the socket would make the kernel send RST, and the peer might never see
+    our GOAWAY.
+    """
+    if connection.state == CONNECTION_CLOSED or connection.state == CONNECTION_ENDING:
+        return
+    connection.state = CONNECTION_ENDING
+    shutdown(connection.fd, SHUT_WR)
+    connection.opened = reactor.now
+    connection_timer(connection, reactor.now + LINGER)
+
+
+cdef inline void server_terminate(Reactor *reactor, Connection *connection, uint32_t error) noexcept nogil:
+    """GOAWAY with an error; the connection closes when it is written."""
+    if connection.state != CONNECTION_OPEN or connection.goaway:
+        return
+    connection.goaway = True
+    nghttp2_session_terminate_session(connection.session, error)
+    connection_dirty(connection)
+
+
+cdef inline void server_goaway(Reactor *reactor, Connection *connection) noexcept nogil:
+    """GOAWAY without an error: open streams go on, new ones do not begin."""
+    if connection.state != CONNECTION_OPEN or connection.goaway:
+        return
+    connection.goaway = True
+    nghttp2_submit_goaway(
+        connection.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(connection.session),
+        NGHTTP2_NO_ERROR, NULL, 0)
+    connection_dirty(connection)
+
+
+# What nghttp2 calls -----------------------------------------------------------------------------
+
+cdef inline ssize_t server_read_answer(
+    Reactor *reactor, Stream *stream, uint8_t *buffer, size_t length, uint32_t *flags
+) noexcept nogil:
+    """The next bytes of queued answers, or the end."""
+    cdef Answer *answer = stream.answers
+    cdef size_t count
+    if answer == NULL:
+        if stream.final_status >= 0 and not stream.plain:
+            stream_finish(reactor, stream, stream.final_status, stream.final_text)
+        stream.deferred = True
+        return NGHTTP2_ERR_DEFERRED
+    count = answer.size - stream.answer_sent
+    if count > length:
+        count = length
+    memcpy(buffer, answer.data + stream.answer_sent, count)
+    stream.answer_sent += count
+    if stream.answer_sent == answer.size:
+        stream.answer_sent = 0
+        stream.answers_bytes -= answer.size
+        stream.answers = answer.next
+        if stream.answers == NULL:
+            stream.last_answer = NULL
+            if stream.plain:
+                flags[0] |= NGHTTP2_DATA_FLAG_EOF
+        memory_release(&reactor.memory, answer)
+    return <ssize_t> count
+
+
+cdef inline ssize_t server_read(
+    nghttp2_session *session, int32_t stream_id, uint8_t *buffer, size_t length, uint32_t *flags,
+    nghttp2_data_source *source, void *user
+) noexcept nogil:
+    """nghttp2 asks what the next DATA frame of a stream carries."""
+    cdef Connection *connection = <Connection *> user
+    cdef Reactor *reactor = connection.reactor
+    cdef Stream *stream = <Stream *> source.ptr
+    if stream.kind == STREAM_FEED:
+        if subscriber_offer(reactor, stream, length):
+            flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
+            return <ssize_t> stream.offer_size
+        if stream.stopping:
+            stream_finish(reactor, stream, GRPC_UNAVAILABLE, "the relay is shutting down")
+        else:
+            subscriber_wait(reactor, stream)
+    elif stream.kind == STREAM_ANSWER:
+        return server_read_answer(reactor, stream, buffer, length, flags)
+    stream.deferred = True
+    return NGHTTP2_ERR_DEFERRED
+
+
+cdef inline int server_send_data(
+    nghttp2_session *session, nghttp2_frame *frame, const uint8_t *header, size_t length,
+    nghttp2_data_source *source, void *user
+) noexcept nogil:
+    """nghttp2 has framed what `server_read` offered without copying."""
+    cdef Connection *connection = <Connection *> user
+    cdef Reactor *reactor = connection.reactor
+    cdef Stream *stream = <Stream *> source.ptr
+    output_data(reactor, stream, header, stream.offer, length, stream.offer_frames, stream.offer_lead)
+    subscriber_take(reactor, stream)
+    # The frame is taken either way; PAUSE ends this round of framing.
+    return 0 if output_has_room(reactor) else NGHTTP2_ERR_PAUSE
+
+
+cdef inline int server_on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user) noexcept nogil:
+    """Count the frames that cost us more than they cost their sender."""
+    cdef Connection *connection = <Connection *> user
+    cdef Reactor *reactor = connection.reactor
+    cdef uint64_t second
+    if hd.type == NGHTTP2_DATA:
+        if hd.length != 0 or hd.flags & NGHTTP2_FLAG_END_STREAM:
+            return 0
+    elif not (hd.type == NGHTTP2_RST_STREAM or hd.type == NGHTTP2_PING or hd.type == NGHTTP2_SETTINGS
+              or hd.type == NGHTTP2_PRIORITY):
+        return 0
+    elif hd.flags & NGHTTP2_FLAG_ACK and hd.type != NGHTTP2_RST_STREAM:
+        return 0
+    second = reactor.now // 1000000000
+    if connection.second != second:
+        connection.second = second
+        connection.controls = 0
+    connection.controls += 1
+    if connection.controls > reactor.settings.max_controls and not connection.goaway:
+        reactor.limits[LIMIT_CONTROLS] += 1
+        server_terminate(reactor, connection, NGHTTP2_ENHANCE_YOUR_CALM)
+    return 0
+
+
+cdef inline int server_on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept nogil:
+    cdef Connection *connection = <Connection *> user
+    cdef Stream *stream
+    if frame.headers.cat != NGHTTP2_HCAT_REQUEST:
+        return 0
+    stream = stream_new(connection, frame.hd.stream_id)
+    if stream == NULL:
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+    nghttp2_session_set_stream_user_data(session, frame.hd.stream_id, stream)
+    return 0
+
+
+cdef inline int server_on_header(
+    nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_size,
+    const uint8_t *value, size_t value_size, uint8_t flags, void *user
+) noexcept nogil:
+    cdef Connection *connection = <Connection *> user
+    cdef Stream *stream = <Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
+    if stream != NULL and frame.headers.cat == NGHTTP2_HCAT_REQUEST:
+        request_header(connection.reactor, stream, name, name_size, value, value_size)
+    return 0
+
+
+cdef inline void _provider(nghttp2_data_provider *provider, Stream *stream) noexcept nogil:
+    memset(provider, 0, sizeof(nghttp2_data_provider))
+    provider.source.ptr = stream
+    provider.read_callback = server_read
+
+
+cdef inline int server_on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept nogil:
+    cdef Connection *connection = <Connection *> user
+    cdef Stream *stream
+    cdef nghttp2_data_provider provider
+    connection_dirty(connection)
+    if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
+        return 0
+    stream = <Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
+    if stream == NULL:
+        return 0
+    _provider(&provider, stream)
+    if frame.hd.type == NGHTTP2_HEADERS:
+        request_headers_done(connection.reactor, stream, &provider)
+    if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+        request_half_closed(connection.reactor, stream, &provider)
+    return 0
+
+
+cdef inline int server_on_data(
+    nghttp2_session *session, uint8_t flags, int32_t stream_id, const uint8_t *data, size_t size, void *user
+) noexcept nogil:
+    cdef Connection *connection = <Connection *> user
+    cdef Stream *stream = <Stream *> nghttp2_session_get_stream_user_data(session, stream_id)
+    cdef nghttp2_data_provider provider
+    if stream != NULL:
+        _provider(&provider, stream)
+        request_data(connection.reactor, stream, data, size, &provider)
+    return 0
+
+
+cdef inline int server_on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept nogil:
+    """Our answer is complete before the client's request is: tell it that the rest is not needed (RFC 9113, 8.1)."""
+    cdef Stream *stream
+    if ((frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA)
+            and frame.hd.flags & NGHTTP2_FLAG_END_STREAM):
+        stream = <Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
+        if stream != NULL and not stream.half_closed:
+            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
+    return 0
+
+
+cdef inline int server_on_invalid_frame(
+    nghttp2_session *session, const nghttp2_frame *frame, int error, void *user
+) noexcept nogil:
+    cdef Connection *connection = <Connection *> user
+    connection.reactor.limits[LIMIT_PROTOCOL] += 1
+    return 0
+
+
+cdef inline int server_on_stream_close(
+    nghttp2_session *session, int32_t stream_id, uint32_t error, void *user
+) noexcept nogil:
+    cdef Connection *connection = <Connection *> user
+    cdef Stream *stream = <Stream *> nghttp2_session_get_stream_user_data(session, stream_id)
+    if stream != NULL:
+        nghttp2_session_set_stream_user_data(session, stream_id, NULL)
+        stream_closed(connection.reactor, stream)
+        if connection.streams == NULL:
+            connection_timer(connection, connection.reactor.now + connection.reactor.settings.idle_timeout)
+    return 0
+
+
+cdef inline int server_callbacks_new(nghttp2_session_callbacks **callbacks) noexcept nogil:
+    if nghttp2_session_callbacks_new(callbacks) != 0:
+        return STATUS_NO_MEMORY
+    nghttp2_session_callbacks_set_send_data_callback(callbacks[0], server_send_data)
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks[0], server_on_begin_frame)
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks[0], server_on_begin_headers)
+    nghttp2_session_callbacks_set_on_header_callback(callbacks[0], server_on_header)
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks[0], server_on_frame)
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks[0], server_on_frame_send)
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks[0], server_on_data)
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks[0], server_on_invalid_frame)
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks[0], server_on_stream_close)
+    return STATUS_OK
+
+
+# What the reactor calls -------------------------------------------------------------------------
+
+cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept nogil:
+    """Take new connections, a bounded number a turn."""
+    cdef Connection *connection
+    cdef sockaddr_storage address
+    cdef socklen_t size
+    cdef int fd
+    cdef int i
+    for i in range(ACCEPTS_A_TURN):
+        size = sizeof(address)
+        fd = accept4(listener.fd, <sockaddr *> &address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        if fd < 0:
+            if errno == EINTR or errno == ECONNABORTED:
+                continue
+            if (errno == EMFILE or errno == ENFILE) and reactor.spare_fd >= 0:
+                # Left in the backlog it would keep the listener readable for ever: take it and refuse it.
+                reactor.limits[LIMIT_DESCRIPTORS] += 1
+                close(reactor.spare_fd)
+                fd = accept4(listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+                if fd >= 0:
+                    send(fd, relay_refusal, 46, MSG_DONTWAIT | MSG_NOSIGNAL)
+                    close(fd)
+                reactor.spare_fd = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
+                continue
+            return
+        if reactor.client_count >= reactor.settings.max_connections:
+            reactor.limits[LIMIT_CONNECTIONS] += 1
+            send(fd, relay_refusal, 46, MSG_DONTWAIT | MSG_NOSIGNAL)
+            close(fd)
+            continue
+        socket_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
+        socket_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
+        if reactor.settings.send_buffer:
+            socket_option(fd, SOL_SOCKET, SO_SNDBUF, <int> reactor.settings.send_buffer)
+        connection = connection_new(reactor, CONNECTION_CLIENT, fd)
+        if connection == NULL:
+            reactor.limits[LIMIT_MEMORY] += 1
+            close(fd)
+            continue
+        memcpy(&connection.peer, &address, sizeof(address))
+        reactor.accepted += 1
+        if connection_watch(connection) != STATUS_OK:
+            connection_end(connection, STATUS_NO_MEMORY)
+            continue
+        connection_timer(connection, reactor.now + reactor.settings.handshake_timeout)
+
+
+cdef inline void server_open(Reactor *reactor, Connection *connection) noexcept nogil:
+    """The preface is complete: make the session."""
+    cdef nghttp2_settings_entry settings[2]
+    if nghttp2_session_server_new3(
+            &connection.session, reactor.server_callbacks, connection, reactor.server_option,
+            &reactor.allocator) != 0:
+        connection.session = NULL
+        reactor.limits[LIMIT_MEMORY] += 1
+        connection_end(connection, STATUS_NO_MEMORY)
+        return
+    connection.state = CONNECTION_OPEN
+    settings[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
+    settings[0].value = reactor.settings.max_streams
+    settings[1].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
+    settings[1].value = reactor.settings.max_header_bytes
+    if (nghttp2_submit_settings(connection.session, NGHTTP2_FLAG_NONE, settings, 2) != 0
+            or nghttp2_session_mem_recv(connection.session, connection.preface, PREFACE) < 0):
+        reactor.limits[LIMIT_MEMORY] += 1
+        connection_end(connection, STATUS_NO_MEMORY)
+        return
+    connection_timer(connection, reactor.now + reactor.settings.ping_after)
+    connection_dirty(connection)
+
+
+cdef inline void server_not_http2(Reactor *reactor, Connection *connection) noexcept nogil:
+    """The first bytes are not the preface. Whoever speaks HTTP/1 gets an answer it understands."""
+    cdef uint8_t first = connection.preface[0]
+    reactor.limits[LIMIT_PROTOCOL] += 1
+    if 65 <= first <= 90:                             # a letter: a method
+        send(connection.fd, relay_http1_answer, strlen(relay_http1_answer), MSG_DONTWAIT | MSG_NOSIGNAL)
+    server_linger(reactor, connection)
+
+
+cdef inline void server_received(Reactor *reactor, Connection *connection, const uint8_t *data, size_t size) noexcept nogil:
+    """Bytes of one read."""
+    cdef size_t count
+    cdef ssize_t taken
+    if connection.state == CONNECTION_OPENING:
+        count = PREFACE - connection.preface_used
+        if count > size:
+            count = size
+        memcpy(connection.preface + connection.preface_used, data, count)
+        connection.preface_used += <uint8_t> count
+        if memcmp(connection.preface, relay_preface, connection.preface_used) != 0:
+            server_not_http2(reactor, connection)
+            return
+        if connection.preface_used < PREFACE:
+            return
+        server_open(reactor, connection)
+        data += count
+        size -= count
+    if connection.state != CONNECTION_OPEN or size == 0:
+        return
+    connection.pinged = 0
+    taken = nghttp2_session_mem_recv(connection.session, data, size)
+    if taken < 0:
+        reactor.limits[LIMIT_PROTOCOL] += 1
+        if nghttp2_is_fatal(<int> taken):
+            connection_end(connection, STATUS_PROTOCOL)
+            return
+    connection_dirty(connection)
+
+
+cdef inline bint server_vanished(Reactor *reactor, Connection *connection) noexcept nogil:
+    """Whether sent bytes have gone unacknowledged so long that the peer's host must be gone.
+
+    TCP_USER_TIMEOUT would say so, too, but also of a peer that lives and does not read.
+    """
+    cdef tcp_info info
+    cdef socklen_t size = sizeof(info)
+    memset(&info, 0, sizeof(info))
+    if getsockopt(connection.fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0:
+        return False
+    return (
+        (info.tcpi_unacked > 0 or info.tcpi_probes > 0)
+        and <uint64_t> info.tcpi_last_ack_recv * 1000000 >= <uint64_t> VANISHED
+    )
+
+
+cdef inline void server_timer(Reactor *reactor, Connection *connection) noexcept nogil:
+    """A deadline of the client's connection may have passed."""
+    cdef uint64_t deadline = UINT64_MAX
+    cdef uint64_t at
+    if connection.state == CONNECTION_ENDING:
+        connection_end(connection, STATUS_CLOSED)
+        return
+    if connection.state == CONNECTION_OPENING:
+        deadline = connection.opened + reactor.settings.handshake_timeout
+        if reactor.now >= deadline:
+            reactor.limits[LIMIT_HANDSHAKE] += 1
+            connection_end(connection, STATUS_LIMIT)
+            return
+        connection_timer(connection, deadline)
+        return
+    if connection.streams == NULL:
+        deadline = connection.idle_since + reactor.settings.idle_timeout
+        if reactor.now >= deadline:
+            reactor.limits[LIMIT_IDLE] += 1
+            server_terminate(reactor, connection, NGHTTP2_NO_ERROR)
+            deadline = reactor.now + LINGER
+            if connection.goaway and reactor.now >= connection.idle_since + reactor.settings.idle_timeout + LINGER:
+                connection_end(connection, STATUS_LIMIT)
+                return
+    if connection.pinged == 0:
+        at = connection.heard + reactor.settings.ping_after
+        if reactor.now >= at:
+            nghttp2_submit_ping(connection.session, NGHTTP2_FLAG_NONE, NULL)
+            connection.pinged = reactor.now
+            connection_dirty(connection)
+    if connection.pinged != 0:
+        at = connection.pinged + reactor.settings.ping_timeout
+        if reactor.now >= at or server_vanished(reactor, connection):
+            reactor.limits[LIMIT_KEEPALIVE] += 1
+            connection_end(connection, STATUS_SILENT)
+            return
+        if at > reactor.now + KEEPALIVE_STEP:
+            at = reactor.now + KEEPALIVE_STEP
+    if at < deadline:
+        deadline = at
+    connection_timer(connection, deadline)
+
+
+cdef inline void stream_deadline(Reactor *reactor, Stream *stream) noexcept nogil:
+    """grpc-timeout has passed."""
+    stream_end(reactor, stream, GRPC_DEADLINE_EXCEEDED, "deadline exceeded", NGHTTP2_CANCEL)
+
+
+cdef inline void server_lost(Reactor *reactor, Connection *connection) noexcept nogil:
+    """The connection is being freed: so are its streams."""
+    cdef Stream *stream
+    while connection.streams != NULL:
+        stream = connection.streams
+        stream.pending = 0
+        if stream.closed:
+            stream_free(reactor, stream)
+        else:
+            stream_closed(reactor, stream)
