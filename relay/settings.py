@@ -24,8 +24,9 @@ GIB = 1024 * MIB
 DEFAULT_PORT = 32767
 DEFAULT_MAX_EVENT_BYTES = 4 * MIB  # gRPC's own default limit on a received message
 JOURNAL_BYTES_WITHOUT_LIMIT = 64 * MIB
-# Each of the three feeds holds at least two of the largest events (design.md, "Journal").
+# Each of the three feeds holds at least two of the largest events, each in a segment of its own.
 JOURNAL_FLOOR_EVENTS = 3 * 2
+JOURNAL_OVERHEAD = 4 * KIB  # of a segment, well over what the engine needs
 LOG_LEVELS = ("debug", "info", "warn", "error")
 
 _T = TypeVar("_T")
@@ -203,7 +204,7 @@ def default_journal_bytes(max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> int
 
 def journal_floor(max_event_bytes: int) -> int:
     """The least that `journal_bytes` may be, in bytes."""
-    return JOURNAL_FLOOR_EVENTS * max_event_bytes
+    return JOURNAL_FLOOR_EVENTS * (max_event_bytes + JOURNAL_OVERHEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +284,7 @@ class Settings:
         if self.journal_bytes is not None and self.journal_bytes < floor:
             raise SettingsError(
                 f"-journal-bytes {self.journal_bytes} is too small: accepted is {floor} or more "
-                f"({JOURNAL_FLOOR_EVENTS} times -max-event-bytes {self.max_event_bytes})"
+                f"(room for {JOURNAL_FLOOR_EVENTS} events of -max-event-bytes {self.max_event_bytes})"
             )
 
 

@@ -137,7 +137,7 @@ class SimulatedNode:
         """Events that were overwritten before a subscriber read them."""
         counters = self.engine.counters()
         lost = sum(count["ended_lost"] for count in counters["feeds"].values())
-        return lost + sum(count["lost"] for count in counters["subscribers"])
+        return int(lost + sum(count["lost"] for count in counters["subscribers"]))
 
     async def drain(self) -> None:
         """Wait until the subscribers have taken everything."""

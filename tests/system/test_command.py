@@ -37,7 +37,7 @@ def relay() -> Iterator[Relay]:
     [
         (["-grpcport", "1"], {}, "unknown flag -grpcport: did you mean -gRPCPort?"),
         (["-gRPCPort", "many"], {}, "flag -gRPCPort: 'many' is wrong: accepted is a TCP port from 1 to 65535"),
-        (["-journal-bytes", "1KiB"], {}, "-journal-bytes 1024 is too small: accepted is 25165824 or more"),
+        (["-journal-bytes", "1KiB"], {}, "-journal-bytes 1024 is too small: accepted is 25190400 or more"),
         ([], {"RELAY_NODES": "a"}, "RELAY_NODES: 'a' is wrong: accepted is host:port"),
         (["-bind", "192.0.2.1"], {}, "cannot listen on 192.0.2.1:32767: not an address of this machine"),
         (["observe", "-server=a"], {}, "flag -server: 'a' is wrong: accepted is host:port"),

@@ -77,7 +77,7 @@ def test_an_error_comes_with_its_traceback_in_the_same_line() -> None:
     try:
         raise ValueError("a defect")
     except ValueError as error:
-        logger.error("failed", exc_info=error)  # noqa: LOG014, TRY400
+        logger.error("failed", exc_info=error)
     (line,) = stream.getvalue().splitlines()
     assert "ValueError: a defect" in json.loads(line)["error"]
 
