@@ -88,6 +88,7 @@ async def _demo(settings: DemoSettings) -> int:
             *("simulate", "-port", str(node_port), "-nodes", str(NODES)),
             *("-rate", f"{settings.rate:f}", "-seed", str(settings.seed)),
         )
+        await simulator.line(lambda line: line.get("msg") == "simulating")
         await asyncio.sleep(settings.seconds)
         await simulator.end()
         simulated = await simulator.line(lambda line: line.get("msg") == "simulated")

@@ -110,13 +110,13 @@ class Command:
         """The next line of standard output; None at its end."""
         return self._next(self._printed)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
 
     def counters(self) -> Line:
         """Its counters now."""
-        self.signal(signal.SIGUSR1)
+        self.send(signal.SIGUSR1)
         return self.line("counters")
 
     def wait(self) -> int:
@@ -129,7 +129,7 @@ class Command:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal it, and wait for its exit code."""
-        self.signal(number)
+        self.send(number)
         return self.wait()
 
     def logged(self, msg: str) -> list[Line]:

@@ -119,7 +119,7 @@ def test_a_subscriber_gets_what_there_is_before_the_end() -> None:
         node.wait_open(LOGS)
         node.send(LOGS, *sent)
         assert subscriber.take(1) == sent[:1]
-        relay.signal(signal.SIGTERM)
+        relay.send(signal.SIGTERM)
         received = sent[:1] + subscriber.rest()
         assert subscriber.code() is grpc.StatusCode.UNAVAILABLE
         assert relay.wait() == 0
@@ -183,9 +183,9 @@ def test_a_second_signal_ends_at_once() -> None:
         node.send(LOGS, *large)
         while relay.counters()["feeds"]["logs"]["received"] < len(large):
             pass
-        relay.signal(signal.SIGTERM)
+        relay.send(signal.SIGTERM)
         relay.line("ending")
-        relay.signal(signal.SIGTERM)
+        relay.send(signal.SIGTERM)
         assert relay.wait() == 128 + signal.SIGTERM
         assert len(relay.logged("second signal: ending at once")) == 1
         assert len(relay.logged("counters")) >= 1
@@ -333,7 +333,7 @@ def test_health_turns_to_not_serving_at_the_end(relay: Relay) -> None:
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
         watch = stub.Watch(health_pb2.HealthCheckRequest())
         assert next(watch).status == status.SERVING
-        relay.signal(signal.SIGTERM)
+        relay.send(signal.SIGTERM)
         assert next(watch).status == status.NOT_SERVING
         with pytest.raises(grpc.RpcError):
             next(watch)
