@@ -9,21 +9,19 @@ from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64
 
 from relay.native.reader cimport (
     WIRE_BYTES,
-    WIRE_FIXED32,
-    WIRE_FIXED64,
     WIRE_GROUP,
-    WIRE_GROUP_END,
     WIRE_VARINT,
     Reader,
     reader_be32,
     reader_bytes,
     reader_init,
-    reader_skip,
     reader_tag,
     reader_u8,
     reader_varint,
 )
+from relay.native.scan cimport scan_skip_group, scan_skip_scalar
 from relay.native.status cimport STATUS_MALFORMED, STATUS_OK
+from relay.native.utf8 cimport utf8_valid
 
 cdef enum GrpcStatus:
     GRPC_OK = 0
@@ -49,7 +47,6 @@ cdef enum:
     GRPC_DECIMAL_BYTES = 20     # the longest uint64 in decimal
     GRPC_INT32_MESSAGE_BYTES = 11   # a tag and the longest varint
     GRPC_TIMEOUT_DIGITS = 8
-    GRPC_GROUP_DEPTH = 100      # how deep protobuf's own parsers follow nested groups
 
 cdef extern from *:
     """
@@ -252,85 +249,15 @@ cdef inline bint grpc_prefix_read(Reader *reader, uint8_t *flag, uint32_t *size)
 
 # The messages of LogService that the engine reads and writes itself ---------------------------------
 
-cdef inline bint grpc_utf8_valid(const uint8_t *data, size_t size) noexcept nogil:
-    """Whether bytes are well-formed UTF-8 (Unicode 3.9, table 3-7)."""
-    cdef size_t i = 0
-    cdef size_t j
-    cdef size_t more
-    cdef uint8_t byte
-    cdef uint8_t low
-    cdef uint8_t high
-    while i < size:
-        byte = data[i]
-        i += 1
-        if byte < 0x80:
-            continue
-        low = 0x80
-        high = 0xBF
-        if 0xC2 <= byte <= 0xDF:
-            more = 1
-        elif 0xE0 <= byte <= 0xEF:
-            more = 2
-            if byte == 0xE0:
-                low = 0xA0          # shorter forms exist
-            elif byte == 0xED:
-                high = 0x9F         # surrogates
-        elif 0xF0 <= byte <= 0xF4:
-            more = 3
-            if byte == 0xF0:
-                low = 0x90          # shorter forms exist
-            elif byte == 0xF4:
-                high = 0x8F         # beyond U+10FFFF
-        else:
-            return False
-        if size - i < more or data[i] < low or data[i] > high:
-            return False
-        for j in range(1, more):
-            if data[i + j] & 0xC0 != 0x80:
-                return False
-        i += more
-    return True
-
-
-cdef inline bint grpc_skip_value(Reader *reader, uint32_t wire) noexcept nogil:
-    """Skip the value of a field that is not a group; False when it is cut short or of no known wire type."""
-    cdef uint64_t value
-    cdef const uint8_t *data
-    cdef size_t size
-    if wire == WIRE_VARINT:
-        return reader_varint(reader, &value)
-    if wire == WIRE_FIXED64:
-        return reader_skip(reader, 8)
-    if wire == WIRE_BYTES:
-        return reader_bytes(reader, &data, &size)
-    if wire == WIRE_FIXED32:
-        return reader_skip(reader, 4)
-    return False
-
-
 cdef inline bint grpc_skip_field(Reader *reader, uint32_t number, uint32_t wire) noexcept nogil:
     """Skip the rest of a field whose tag was read; of a group, all up to its own end."""
-    cdef uint32_t open_groups[GRPC_GROUP_DEPTH]
-    cdef size_t depth = 0
-    if wire != WIRE_GROUP:
-        return grpc_skip_value(reader, wire)
-    open_groups[0] = number
-    depth = 1
-    while depth > 0:
-        if not reader_tag(reader, &number, &wire):
-            return False
-        if wire == WIRE_GROUP:
-            if depth == GRPC_GROUP_DEPTH:
-                return False
-            open_groups[depth] = number
-            depth += 1
-        elif wire == WIRE_GROUP_END:
-            if open_groups[depth - 1] != number:
-                return False
-            depth -= 1
-        elif not grpc_skip_value(reader, wire):
-            return False
-    return True
+    cdef const uint8_t *data
+    cdef size_t size
+    if wire == WIRE_BYTES:
+        return reader_bytes(reader, &data, &size)
+    if wire == WIRE_GROUP:
+        return scan_skip_group(reader, number, 0)
+    return scan_skip_scalar(reader, wire)
 
 
 cdef inline int grpc_filter_decode(
@@ -353,7 +280,7 @@ cdef inline int grpc_filter_decode(
         if not reader_tag(&reader, &number, &wire):
             return STATUS_MALFORMED
         if number == 1 and wire == WIRE_BYTES:
-            if not reader_bytes(&reader, &data, &data_size) or not grpc_utf8_valid(data, data_size):
+            if not reader_bytes(&reader, &data, &data_size) or not utf8_valid(data, data_size):
                 return STATUS_MALFORMED
         elif not grpc_skip_field(&reader, number, wire):
             return STATUS_MALFORMED

@@ -115,6 +115,13 @@ class JournalMachine(RuleBasedStateMachine):
         size = self.sizes(data)
         assert self.native.reserve(size) == self.model.reserve(size)
 
+    @rule(sizes=st.lists(st.integers(100, 400), min_size=2, max_size=4).map(sorted))
+    def reserve_ever_more(self, sizes: list[int]) -> None:
+        """Leaves segments without a frame behind."""
+        for size in sizes:
+            assert self.native.reserve(size) == self.model.reserve(size)
+        self.append_one(sizes[-1] + 1)
+
     @rule(data=st.data())
     def append_without_memory(self, data: st.DataObject) -> None:
         size = self.sizes(data)
@@ -304,6 +311,21 @@ def test_place_in_a_journal_emptied_by_one_frame_of_its_whole_share() -> None:
     assert journal.append(whole)
     assert place.settle() == 0
     assert place.take(1 << 20) == (1, whole)
+
+
+def test_segments_without_a_frame_are_passed_over() -> None:
+    journal = make()
+    fill(journal, 5)
+    place = ShownPlace(journal, "start")
+    place.settle()
+    place.advance(5 * FRAME, 5)
+    assert journal.reserve(STANDARD + 1)
+    assert journal.reserve(STANDARD + 2)
+    large = frame_of(event_of(5, STANDARD))
+    assert journal.append(large)
+    assert [frames for _, _, frames, *_ in journal.segments_held()] == [5, 0, 0, 1]
+    assert place.settle() == 0
+    assert place.take(1 << 20) == (1, large)
 
 
 def test_take_ends_at_a_frame_and_tells_when_the_first_is_too_large() -> None:
