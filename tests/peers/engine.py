@@ -173,7 +173,11 @@ class Engine:
     # Counters ---------------------------------------------------------------------------------
 
     def counters(self) -> dict[str, Any]:
-        return self.native.counters()
+        """The engine's counters, nodes and subscribers by their numbers."""
+        counters = self.native.counters()
+        counters["nodes"] = {each["node"]: each for each in counters["nodes"]}
+        counters["subscribers"] = {each["subscriber"]: each for each in counters["subscribers"]}
+        return counters
 
     def node(self, number: int) -> dict[str, Any]:
         """A node's counters."""
@@ -202,6 +206,10 @@ class Engine:
     def wait_received(self, feed: int, count: int) -> None:
         """Wait until a feed's journal has taken so many events from nodes."""
         self.wait_counters(lambda now: now["feeds"][events.NAMES[feed]]["received"] >= count, f"{count} events")
+
+    def wait_subscribers(self, count: int) -> None:
+        """Wait until it serves so many streams of feeds."""
+        self.wait_counters(lambda now: len(now["subscribers"]) == count, f"{count} subscribers")
 
     def check(self) -> None:
         """Invariants 1 and 2 of the design, as far as one snapshot shows them."""

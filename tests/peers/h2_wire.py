@@ -179,6 +179,10 @@ class Wire:
         """A frame that the h2 library does not know of."""
         self.send(frame.serialize())
 
+    def send_raw_frame(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:
+        """A frame of any type, known or not."""
+        self.send(len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload)
+
     def headers(self, stream: int, headers: list[tuple[str, str]], *, end: bool = False) -> None:
         """A HEADERS frame: a request, a response, or trailers."""
         with self._changed:

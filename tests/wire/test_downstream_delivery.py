@@ -310,7 +310,7 @@ def test_over_the_budget_for_rests_the_furthest_behind_ends(engine: Start) -> No
     overrun(relay)
     relay.wait_report(SUBSCRIBER, 8, what=ENDED, code=8)
     assert relay.counters()["process"]["remainder_bytes"] <= 250_000
-    assert relay.counters()["limits"]["remainders"] == 8
+    assert relay.counters()["process"]["limits"]["remainders"] == 8
     for number, (wire, stream) in enumerate(wires[:8]):
         # In the middle of a message no trailers can be read: the stream is reset.
         assert wire.wait_over(stream).reset == 11, number

@@ -230,7 +230,7 @@ def test_oversize_requests(engine: Start, path: str, size: int) -> None:
         wire.wait(lambda wire: wire.streams[stream].over, "answer")
         assert wire.streams[stream].status[0] == 8
         assert wire.check(1) == 1
-        assert relay.counters()["limits"]["request"] == 1
+        assert relay.counters()["process"]["limits"]["request"] == 1
 
 
 def test_a_request_at_the_limit(engine: Start) -> None:
@@ -418,7 +418,7 @@ def test_connections_beyond_the_limit_are_closed(engine: Start) -> None:
         third.wait_closed()
         third.close()
         assert first.check(2) == second.check(2) == 2
-        assert relay.counters()["limits"]["connections"] == 1
+        assert relay.counters()["process"]["limits"]["connections"] == 1
     relay.wait_counters(lambda now: now["process"]["clients"] == 0, "the end of both")
     with h2_client.Client(relay.port) as wire:
         assert wire.check(3) == 3
@@ -434,7 +434,7 @@ def test_headers_beyond_the_limit(engine: Start) -> None:
         over = wire.streams[stream]
         assert wire.goaway or over.reset is not None or over.headers[":status"] == "431" or over.status[0] == 8
         assert other.check(1) == 1
-        assert relay.counters()["limits"]["headers"] == 1
+        assert relay.counters()["process"]["limits"]["headers"] == 1
 
 
 def test_a_preface_must_come_in_time(engine: Start) -> None:
@@ -445,7 +445,7 @@ def test_a_preface_must_come_in_time(engine: Start) -> None:
             sock.settimeout(h2_wire.WAIT)
             while sock.recv(4096):
                 pass
-    assert relay.counters()["limits"]["handshake"] == 2
+    assert relay.counters()["process"]["limits"]["handshake"] == 2
 
 
 @pytest.mark.parametrize(
@@ -480,7 +480,7 @@ def test_a_connection_without_a_stream_is_ended(engine: Start) -> None:
         sent = events.events(LOGS, 2)
         relay.publish(LOGS, *sent)
         assert busy.wait_messages(stream, 2) == sent
-        assert relay.counters()["limits"]["idle"] == 1
+        assert relay.counters()["process"]["limits"]["idle"] == 1
 
 
 def flood_pings(wire: h2_client.Client, count: int) -> None:
@@ -522,7 +522,7 @@ def test_a_flood_of_control_frames_ends_the_connection(
         assert wire.goaway is None or wire.goaway[0] == 11
         wire.close()
         assert other.check(1) == 1
-        relay.wait_counters(lambda now: now["limits"]["controls"] == 1, "the count")
+        relay.wait_counters(lambda now: now["process"]["limits"]["controls"] == 1, "the count")
 
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
@@ -557,7 +557,7 @@ def test_a_subscriber_that_does_not_answer_a_ping_is_cut_off(engine: Start) -> N
         wire.wait_closed()
         assert len(wire.pings) >= 1
         relay.wait_report(SUBSCRIBER, what=ENDED)
-        assert relay.counters()["limits"]["keepalive"] == 1
+        assert relay.counters()["process"]["limits"]["keepalive"] == 1
 
 
 def test_a_closed_window_is_no_reason_to_be_cut_off(engine: Start) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from hyperframe.frame import ExtensionFrame, PriorityFrame
+from hyperframe.frame import PriorityFrame
 from hypothesis import given
 from hypothesis import strategies as st
 from peers import events, h2_node
@@ -119,8 +119,8 @@ def test_other_frames_between_the_parts_of_an_event(talking: Talking) -> None:
         lambda: wire.window(1000),
         lambda: wire.window(1000, stream),
         lambda: wire.send_frame(PriorityFrame(stream, depends_on=0, stream_weight=7)),
-        lambda: wire.send_frame(ExtensionFrame(0xEE, stream, flag_byte=0xFF, body=b"unknown")),
-        lambda: wire.send_frame(ExtensionFrame(0xEF, 0, flag_byte=0, body=b"")),
+        lambda: wire.send_raw_frame(0xEE, 0xFF, stream, b"unknown"),
+        lambda: wire.send_raw_frame(0xEF, 0, 0),
     ]
     step = len(data) // len(interludes) + 1
     for piece, interlude in zip(events.chunks(data, step), interludes, strict=True):
