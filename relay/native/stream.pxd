@@ -133,7 +133,7 @@ cdef inline void stream_closed(Reactor *reactor, Stream *stream) noexcept nogil:
     stream_call_end(reactor, stream, True)
     stream_answers_free(reactor, stream)
     stream_request_free(reactor, stream)
-    timers_clear(&reactor.timers, &stream.deadline)
+    timers_clear(&reactor.deadlines, &stream.deadline)
     stream.closed = True
     if stream.pending == 0:
         stream_free(reactor, stream)
@@ -180,7 +180,7 @@ cdef inline void stream_finish(Reactor *reactor, Stream *stream, int code, const
         stream.headers_sent = True
     stream_call_end(reactor, stream, False)
     stream_answers_free(reactor, stream)
-    timers_clear(&reactor.timers, &stream.deadline)
+    timers_clear(&reactor.deadlines, &stream.deadline)
     connection_dirty(stream.connection)
 
 
@@ -196,7 +196,7 @@ cdef inline void stream_abort(Reactor *reactor, Stream *stream, uint32_t error, 
     stream.kind = STREAM_OVER
     stream_call_end(reactor, stream, True)
     stream_answers_free(reactor, stream)
-    timers_clear(&reactor.timers, &stream.deadline)
+    timers_clear(&reactor.deadlines, &stream.deadline)
     connection_dirty(stream.connection)
 
 
