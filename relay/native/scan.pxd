@@ -2,7 +2,8 @@
 
 One event that a client's parser refuses ends the client's whole stream, so the relay forwards
 exactly what Go (google.golang.org/protobuf), C++ and Python (upb) and Java all accept. Where they
-differ, the strictest decides:
+differ, the strictest decides (compared on 63,000 well-formed, mutated and random events with Go's 1.36.12,
+Java's 4.35.1 and Python's 7.36.2):
 
 - Varints have at most 10 bytes, over-long forms included, and 64 bits: Go refuses more in the tenth byte.
 - Tags and lengths have at most 5 bytes, and a tag 32 bits: upb's rule.
@@ -10,8 +11,8 @@ differ, the strictest decides:
   beyond its message: refused by all.
 - A known field with a wire type that is not its own is an unknown field to all of them, and passes.
 - Unknown fields have to be whole, no more: a group is walked to its end, bytes may be anything.
-- Messages and groups nest at most 99 deep beneath the event (upb's skipping of a group and Java's
-  unknown fields stop at 99, the others at 100 or later).
+- Messages and groups nest at most 99 deep beneath the event: Java's lite runtime and older versions of upb
+  refuse the hundredth, Java's full runtime and newer upb the one after that, Go the ten thousandth.
 - Strings of the schema are UTF-8 wherever they occur, in repeated fields and map entries, too. One that is
   not is the only flaw that can be repaired (repair.pxd).
 

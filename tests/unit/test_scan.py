@@ -43,7 +43,7 @@ def check(feed: int, data: bytes) -> int:
     elif result == REPAIR:
         assert not parses(feed, data)
     elif parses(feed, data):
-        # upb is laxer than others in two things: Go refuses a 65th bit, Java the hundredth group.
+        # upb is laxer than others in two things: Go refuses a 65th bit, Java lite the hundredth group.
         assert oracle_scan.why(feed, data) in ("65th bit", "depth")
     return result
 
@@ -194,7 +194,7 @@ def test_go_refuses_a_65th_bit(last: int, expected: int) -> None:
         assert check(LOGS, varint(number << 3) + b"\xff" * 9 + bytes([last])) == expected
 
 
-def test_java_refuses_the_hundredth_group() -> None:
+def test_the_hundredth_level_is_refused() -> None:
     assert shown.SCAN_DEPTH == oracle_scan.DEPTH == 99
     assert check(LOGS, groups(99)) == OK
     assert check(LOGS, groups(100)) == MALFORMED
