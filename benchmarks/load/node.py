@@ -5,11 +5,13 @@
 prints the ports it listens on, a line of numbers, and then obeys lines on standard input:
 
     wait STREAMS                answer "ready" when so many streams are open, all nodes together
-    flat COUNT                  send COUNT events from each node on each feed, as fast as they are taken
+    flat COUNT AHEAD            send COUNT events from each node on each feed, as fast as they are taken, but at
+                                most AHEAD more than the last "got" said (0: no such bound)
+    got COUNT                   the subscribers, the slowest of them, have received COUNT events of this "flat"
     pace RATE COUNT BURST       send COUNT events from each node on each feed at RATE a second, BURST in one
                                 write, all of them stamped with the time
 
-The last two answer with a line "sent COUNT NANOSECONDS" (all nodes together). It ends when standard input does.
+flat and pace answer with a line "sent COUNT NANOSECONDS" (all nodes together). It ends when standard input does.
 Events go on the feeds that --feeds names (logs alone, if none), whatever a subscriber asks for.
 
 What is sent flat out is made beforehand: the cost of an event is a memory copy in the kernel, so
@@ -20,10 +22,10 @@ exchanged: no HTTP/2, for the bare pump.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import select
 import socket
-import sys
 import time
 
 from benchmarks.load import events, http2
@@ -156,11 +158,14 @@ class Source:
             self.listeners[listener.fileno()] = listener
             self.poll.register(listener, select.EPOLLIN)
             self.ports.append(listener.getsockname()[1])
-        self.poll.register(sys.stdin, select.EPOLLIN)
+        self.poll.register(0, select.EPOLLIN)
+        self.heard = b""  # the piece of a command that is not a whole line yet
+        self.commands: list[list[str]] = []
+        self.ended = False
+        self.got = 0
 
-    def turn(self, timeout: float) -> bool:
-        """Serve what is ready. True when there is a command to read."""
-        command = False
+    def turn(self, timeout: float) -> None:
+        """Serve what is ready, and hear commands."""
         for fd, _ in self.poll.poll(timeout):
             if fd in self.listeners:
                 sock, _peer = self.listeners[fd].accept()
@@ -175,11 +180,22 @@ class Source:
                     del self.connections[fd]
                     connection.sock.close()
             else:
-                command = True
-        return command
+                self._hear()
 
-    def flat(self, count: int) -> int:
+    def _hear(self) -> None:
+        data = os.read(0, 65_536)
+        self.ended = not data
+        *lines, self.heard = (self.heard + data).split(b"\n")
+        for line in lines:
+            words = line.decode().split()
+            if words[0] == "got":
+                self.got = int(words[1])
+            else:
+                self.commands.append(words)
+
+    def flat(self, count: int, ahead: int) -> int:
         """Send `count` events on every stream, one connection after the other in chunks."""
+        self.got = 0
         sent = 0
         work = []
         for connection in self.connections.values():
@@ -191,13 +207,17 @@ class Source:
             for item in list(work):
                 connection, stream, chunk, size, left = item
                 room = min(connection.window, connection.windows.get(stream, 0)) // self.frame
+                if ahead:
+                    room = min(room, ahead - (count - left - self.got))
                 take = min(left, len(chunk) // size, room)
-                if not take or not self._send(connection, chunk[: take * size]):
-                    if connection.sock.fileno() < 0 or stream not in connection.windows:
+                if take <= 0 or not self._send(connection, chunk[: take * size]):
+                    if connection.sock.fileno() < 0 or stream not in connection.windows or self.ended:
                         work.remove(item)  # the subscriber went away
                         continue
                     self.turn(0.05)
                     continue
+                if ahead:
+                    self.turn(0)
                 if not self.plain:
                     connection.window -= take * self.frame
                     connection.windows[stream] -= take * self.frame
@@ -272,11 +292,11 @@ def main() -> None:
     source = Source(options.nodes, options.plain, made)
     print(*source.ports, flush=True)
     while True:
-        if not source.turn(-1):
-            continue
-        words = sys.stdin.readline().split()
-        if not words:
-            return
+        while not source.commands:
+            if source.ended:
+                return
+            source.turn(-1)
+        words = source.commands.pop(0)
         if words[0] == "wait":
             while sum(len(connection.feeds) for connection in source.connections.values()) < int(words[1]):
                 source.turn(-1)
@@ -284,7 +304,7 @@ def main() -> None:
             continue
         begin = time.perf_counter_ns()
         if words[0] == "flat":
-            sent = source.flat(int(words[1]))
+            sent = source.flat(int(words[1]), int(words[2]))
         else:
             sent = source.pace(float(words[1]), int(words[2]), int(words[3]))
         print("sent", sent, time.perf_counter_ns() - begin, flush=True)

@@ -12,6 +12,7 @@ from benchmarks.load import events, http2
 READ = 256 * 1024
 UPDATE_AFTER = 2**28  # bytes received before the windows are opened again
 REQUEST = b"\0" + (8).to_bytes(4, "big") + b"\x0a\x06system"  # RequestMessage{Filter: "system"}
+TELL = 2048  # events between two words to the source
 _PATTERN = 512  # frames compared in one go
 
 
@@ -190,6 +191,8 @@ class Sink:
         self.subscribers = subscribers
         self._buffer = bytearray(READ)
         self._poll = select.epoll()
+        self.tell: Callable[[int], None] | None = None  # what the slowest subscriber has, every TELL events
+        self._told = 0
         self._by_fd = {s.sock.fileno(): s for s in subscribers}
         for fd in self._by_fd:
             self._poll.register(fd, select.EPOLLIN)
@@ -214,6 +217,11 @@ class Sink:
         while self.events() < count:
             if not self.turn(stall) or time.monotonic() > end:
                 return self.events() >= count
+            if self.tell:
+                slowest = min(s.events() for s in self.subscribers)
+                if slowest - self._told >= TELL:
+                    self._told = slowest
+                    self.tell(slowest)
         return True
 
     def wait_answered(self, timeout: float = 15.0) -> None:

@@ -33,8 +33,13 @@ class Source:
         self._say(f"wait {count}")
         self._line("ready")
 
-    def flat(self, count: int) -> None:
-        self._say(f"flat {count}")
+    def flat(self, count: int, ahead: int = 0) -> None:
+        self._say(f"flat {count} {ahead}")
+
+    def got(self, count: int) -> None:
+        """What the slowest subscriber has received since `flat`."""
+        with contextlib.suppress(BrokenPipeError):
+            self._say(f"got {count}")
 
     def pace(self, rate: float, count: int, burst: int = 1) -> None:
         self._say(f"pace {rate} {count} {burst}")
