@@ -198,8 +198,9 @@ async def shutdown(relay: Relay, reason: str, code: int) -> int:
         "ending",
         extra=log.fields(reason=reason, deadline=SHUTDOWN_SECONDS),
     )
-    relay.services.set_serving(False)
     if not relay.engine.stopped.done():
+        relay.services.set_serving(False)
+        relay.services.close()
         relay.engine.shutdown(SHUTDOWN_SECONDS)
         relay.nodes.stop()
         await asyncio.wait([relay.engine.stopped], timeout=SHUTDOWN_SECONDS + SHUTDOWN_MARGIN)

@@ -19,6 +19,7 @@ INVALID_ARGUMENT = 3
 NOT_FOUND = 5
 RESOURCE_EXHAUSTED = 8
 INTERNAL = 13
+UNAVAILABLE = 14
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 HEALTH_CHECK = f"/{HEALTH_SERVICE}/Check"
@@ -66,6 +67,11 @@ class Services:
         self._serving = serving
         for call, service in list(self._watches.items()):
             self._answer(call, self._health_message(service))
+
+    def close(self) -> None:
+        """End all calls, so that none holds up a shutdown; those who watch know by then."""
+        for call in list(self._open):
+            self._end(call, None, UNAVAILABLE, "the relay is shutting down")
 
     def on_call(self, report: CallReport) -> None:
         """The engine tells a step of a call."""

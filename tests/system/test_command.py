@@ -335,8 +335,9 @@ def test_health_turns_to_not_serving_at_the_end(relay: Relay) -> None:
         assert next(watch).status == status.SERVING
         relay.send(signal.SIGTERM)
         assert next(watch).status == status.NOT_SERVING
-        with pytest.raises(grpc.RpcError):
+        with pytest.raises(grpc.RpcError) as ended:
             next(watch)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
         assert relay.wait() == 0
 
 

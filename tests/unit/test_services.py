@@ -14,7 +14,7 @@ from relay import kubearmor_pb2
 from relay.engine import CallEvent, CallReport
 from relay.services import HEALTH_CHECK, HEALTH_WATCH, PATHS, REFLECTION_PATHS, Services
 
-OK, INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, INTERNAL = 0, 3, 5, 8, 13
+OK, INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 0, 3, 5, 8, 13, 14
 REFLECTION_V1, REFLECTION_V1ALPHA = REFLECTION_PATHS
 CALL = 7
 
@@ -146,12 +146,27 @@ def test_a_watch_that_does_not_read_is_ended() -> None:
     assert client.answers.take() == [(CALL, None, RESOURCE_EXHAUSTED, "too many answers are waiting to be read")]
 
 
+def test_at_the_end_watches_are_told_and_every_call_is_ended() -> None:
+    client = Client()
+    client.send(HEALTH_WATCH, request(), call=1)
+    client.send(HEALTH_CHECK, request(), call=2)
+    ask(client, call=3, list_services="")
+    client.answers.take()
+    client.services.set_serving(False)
+    client.services.close()
+    told, *ends = client.answers.take()
+    assert told[0] == 1
+    assert ends == [(call, None, UNAVAILABLE, "the relay is shutting down") for call in (1, 3)]
+    client.services.close()
+    assert client.answers.take() == []
+
+
 # --- reflection ---------------------------------------------------------------------------
 
 
-def ask(client: Client, path: str = REFLECTION_V1, **wanted: Any) -> ServerReflectionResponse:
-    client.send(path, ServerReflectionRequest(host="h", **wanted).SerializeToString())
-    ((_, message, status, _),) = client.answers.take()
+def ask(client: Client, path: str = REFLECTION_V1, call: int = CALL, **wanted: Any) -> ServerReflectionResponse:
+    client.send(path, ServerReflectionRequest(host="h", **wanted).SerializeToString(), call)
+    *_, (_, message, status, _) = client.answers.take()
     assert message is not None
     assert status is None
     response = ServerReflectionResponse.FromString(message)
