@@ -53,13 +53,14 @@ class Engine:
         max_request_bytes: int = ...,
         handshake_timeout: float = ...,  # time to complete the preface
         idle_timeout: float = ...,  # connection without a stream
-        max_controls: int = ...,  # a second and connection: each of resets, pings, settings, empty frames
+        max_controls: int = ...,  # a second and connection: pings count 1; resets, settings, empty frames 10
         ping_after: float = ...,  # silence of a subscriber before it is pinged, 5
         ping_timeout: float = ...,  # time it has to answer, 20
         connect_timeout: float = ...,  # TCP to a node, 10
         check_timeout: float = ...,  # HealthCheck of a node, 5
         node_silence: float = ...,  # a node that was heard to ping and is silent this long is dead, 10
-        send_buffer: int = ...,  # SO_SNDBUF of subscribers' sockets; 0 leaves the kernel's choice
+        send_buffer: int = ...,  # SO_SNDBUF of subscribers' sockets; 0 (the default) leaves the kernel's choice
+        unsent_bytes: int = ...,  # bytes that wait in the kernel for subscribers to take them, all together
         receive_buffer: int = ...,  # SO_RCVBUF of nodes' sockets; 0 leaves the kernel's choice
         assembly_bytes: int = ...,  # for events that arrive in pieces, all nodes together
         remainder_bytes: int = ...,  # for rests of split messages, all subscribers together

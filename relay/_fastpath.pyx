@@ -148,8 +148,8 @@ cdef class Engine:
     def __init__(
         self, *, journal_bytes=64 << 20, max_event_bytes=4 << 20, gather_us=500, max_connections=16384,
         max_streams=256, max_header_bytes=16384, max_request_bytes=65536, handshake_timeout=10.0,
-        idle_timeout=300.0, max_controls=200, ping_after=5.0, ping_timeout=20.0, connect_timeout=10.0,
-        check_timeout=5.0, node_silence=10.0, send_buffer=131072, receive_buffer=0, assembly_bytes=None,
+        idle_timeout=300.0, max_controls=10000, ping_after=5.0, ping_timeout=20.0, connect_timeout=10.0,
+        check_timeout=5.0, node_silence=10.0, send_buffer=0, unsent_bytes=32 << 20, receive_buffer=0, assembly_bytes=None,
         remainder_bytes=None, event_per_frame=False
     ):
         cdef Settings *settings
@@ -179,6 +179,7 @@ cdef class Engine:
             settings.check_timeout = nanoseconds("check_timeout", check_timeout)
             settings.node_silence = nanoseconds("node_silence", node_silence)
             settings.send_buffer = <uint32_t> bounded("send_buffer", send_buffer, 0, 1 << 30)
+            settings.unsent_bytes = bounded("unsent_bytes", unsent_bytes, 1 << 16, 1 << 46)
             settings.receive_buffer = <uint32_t> bounded("receive_buffer", receive_buffer, 0, 1 << 30)
             # One event being assembled takes up to twice its size, since its buffer doubles.
             if assembly_bytes is None:

@@ -15,7 +15,7 @@ from relay.native.output cimport (
     OUTPUT_ALL, OUTPUT_FAILED, OUTPUT_NO_MEMORY, OUTPUT_SHORT, output_begin, output_control, output_drop,
     output_has_room, output_write, tail_write,
 )
-from relay.native.server cimport server_linger
+from relay.native.server cimport server_linger, server_unsent
 from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_PROTOCOL, STATUS_RESET
 from relay.native.stream cimport stream_free
 
@@ -60,6 +60,8 @@ cdef inline void connection_flush(Reactor *reactor, Connection *connection) noex
     cdef bint more = True
     if connection.state != CONNECTION_OPEN or not connection.writable:
         return
+    if connection.kind == CONNECTION_CLIENT:
+        server_unsent(reactor, connection)
     if connection.tail != NULL:
         if not _wrote(reactor, connection, tail_write(reactor, connection, stream_free)):
             return

@@ -115,6 +115,7 @@ cdef struct Settings:
     uint64_t check_timeout
     uint64_t node_silence
     uint32_t send_buffer
+    size_t unsent_bytes        # in the kernel, all subscribers together
     uint32_t receive_buffer
     size_t assembly_bytes
     size_t remainder_bytes
@@ -250,6 +251,7 @@ cdef struct Connection:
     bint hung_up               # peer closed its side: read to the end
     bint dirty                 # has something to write, on the dirty list
     Connection *next_dirty
+    uint32_t unsent            # TCP_NOTSENT_LOWAT as set
     bint writable              # the kernel has not refused bytes since it last said so
     bint goaway                # GOAWAY sent
     int failure                # status it ended with

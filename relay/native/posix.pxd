@@ -128,6 +128,7 @@ cdef extern from "<linux/tcp.h>" nogil:
         TCP_KEEPINTVL
         TCP_KEEPCNT
         TCP_USER_TIMEOUT
+        TCP_NOTSENT_LOWAT
         TCP_INFO
 
 

@@ -34,7 +34,7 @@ from relay.native.nghttp2 cimport (
 from relay.native.output cimport output_data, output_has_room
 from relay.native.posix cimport (
     EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_CLOEXEC, O_RDONLY, SHUT_WR,
-    SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE, SO_SNDBUF, TCP_INFO, TCP_NODELAY, accept4, close, errno,
+    SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE, SO_SNDBUF, TCP_INFO, TCP_NODELAY, TCP_NOTSENT_LOWAT, accept4, close, errno,
     getsockopt, open, send, shutdown, sockaddr, sockaddr_storage, socklen_t, tcp_info,
 )
 from relay.native.request cimport request_data, request_half_closed, request_header, request_headers_done
@@ -47,6 +47,11 @@ cdef enum:
     LINGER = 1000000000        # ns that a closing connection waits for its peer to read our last words
     VANISHED = 9000000000      # ns without an acknowledgement of sent bytes: the peer's host is gone
     KEEPALIVE_STEP = 1000000000
+    UNSENT_MOST = 1048576      # bytes in the kernel for one subscriber
+    UNSENT_LEAST = 65536
+    # Of max_controls: a PING counts one, the others this. grpc-go pings once a round trip while data flows, to
+    # learn the bandwidth: some thousand a second on a fast network are a client's good right.
+    CONTROL_COST = 10
 
 cdef extern from *:
     """
@@ -174,6 +179,7 @@ cdef inline int server_on_begin_frame(nghttp2_session *session, const nghttp2_fr
     cdef Connection *connection = <Connection *> user
     cdef Reactor *reactor = connection.reactor
     cdef uint64_t second
+    cdef uint32_t cost = CONTROL_COST
     if hd.type == NGHTTP2_DATA:
         if hd.length != 0 or hd.flags & NGHTTP2_FLAG_END_STREAM:
             return 0
@@ -182,11 +188,13 @@ cdef inline int server_on_begin_frame(nghttp2_session *session, const nghttp2_fr
         return 0
     elif hd.flags & NGHTTP2_FLAG_ACK and hd.type != NGHTTP2_RST_STREAM:
         return 0
+    if hd.type == NGHTTP2_PING:
+        cost = 1
     second = reactor.now // 1000000000
     if connection.second != second:
         connection.second = second
         connection.controls = 0
-    connection.controls += 1
+    connection.controls += cost
     if connection.controls > reactor.settings.max_controls and not connection.goaway:
         reactor.limits[LIMIT_CONTROLS] += 1
         server_terminate(reactor, connection, NGHTTP2_ENHANCE_YOUR_CALM)
@@ -345,6 +353,24 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
             connection_end(connection, STATUS_NO_MEMORY)
             continue
         connection_timer(connection, reactor.now + reactor.settings.handshake_timeout)
+
+
+cdef inline void server_unsent(Reactor *reactor, Connection *connection) noexcept nogil:
+    """Bound what waits in the kernel for a subscriber that does not read, by its part of `unsent_bytes`.
+
+    TCP_NOTSENT_LOWAT leaves alone what is on its way, so a long fat path keeps its throughput. Measured: SO_SNDBUF
+    of 128 KiB bounds as much, but a reader that is scheduled late then falls behind for good.
+    """
+    cdef size_t part = reactor.settings.unsent_bytes // reactor.client_count
+    if part > UNSENT_MOST:
+        part = UNSENT_MOST
+    elif part < UNSENT_LEAST:
+        part = UNSENT_LEAST
+    # A part that has changed by less than half is not worth a system call.
+    if part >= connection.unsent // 2 and part <= connection.unsent + connection.unsent // 2:
+        return
+    connection.unsent = <uint32_t> part
+    socket_option(connection.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, <int> part)
 
 
 cdef inline void server_open(Reactor *reactor, Connection *connection) noexcept nogil:
