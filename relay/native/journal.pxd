@@ -341,9 +341,8 @@ cdef inline uint64_t place_settle(Journal *journal, Place *place) noexcept nogil
     cdef uint64_t lost
     cdef Segment *segment
     if place.sequence == journal.next:
-        # Its segment may be gone by now, but has nothing more to say.
-        place.end = place.offset
-        place.end_sequence = place.sequence
+        # Its segment may be gone by now, but had nothing more to say.
+        relay_assert(place.end == place.offset, "a place at the head has bytes to read")
         return 0
     relay_assert(place.sequence < journal.next, "a place is ahead of its journal")
     lost = 0
