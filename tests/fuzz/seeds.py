@@ -33,3 +33,6 @@ def write(folder: Path) -> None:
         (scan / f"broken-{number}").write_bytes(bytes([feed]) + event.replace(b"e", b"\xff"))
         # An unknown group around it, which is skipped: field 100, start and end.
         (scan / f"group-{number}").write_bytes(bytes([feed]) + b"\xa3\x06" + event + b"\xa4\x06")
+    # An owner of a log whose name has a longer length than it needs: what repair adds, the shortest form can take away.
+    for text in (b"a", b"\xff"):
+        (scan / f"over-long-{text.hex()}").write_bytes(b"\x02\xc2\x01\x05\x12\x81\x80\x00" + text)
