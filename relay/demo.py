@@ -11,7 +11,6 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from relay.settings import MIB, SettingsError, parse_integer, parse_number, sett
 NODES = 3
 SAMPLES = (3, 5, 6)  # lines shown of each feed, at most
 SAMPLE_BYTES = 16 * 1024
+SAMPLE_SECONDS = 0.5  # after the start of events
+SAMPLE_WIDTH = 150  # characters, the rest of a line is left out
 START_SECONDS = 15.0  # for a process to say that it is ready
 END_SECONDS = 15.0  # for a process to end after its signal
 LOOPBACK = "127.0.0.1"
@@ -48,7 +49,7 @@ class DemoSettings:
         value="EVENTS",
         default=2000.0,
         default_text="2000",
-        doc="Events a second of each node; 0 is as fast as they can.",
+        doc="Events a second of each node; 0 is as fast as they can, which may be more than this machine can observe.",
     )
     seed: int = setting(
         parse_integer(0, 2**63 - 1), flag="seed", value="NUMBER", default=0, doc="Another seed, other events."
@@ -70,42 +71,45 @@ def demo(settings: DemoSettings) -> int:
 
 async def _demo(settings: DemoSettings) -> int:
     relay_port, node_port = free_ports(NODES)
-    nodes = [f"{LOOPBACK}:{node_port + number}" for number in range(NODES)]
-    relay = await Command.start(
-        "-gRPCPort", str(relay_port), "-bind", LOOPBACK, "-nodes", ",".join(nodes), "-log-level", "debug"
-    )
     observer = Observer()
-    simulator = None
+    started: list[Command] = []
     try:
-        await relay.line(lambda line: line.get("msg") == "serving")
-        observer.start(relay_port)
-        for _ in feeds.FEEDS:
-            await relay.line(lambda line: line.get("msg") == "subscriber started")
-        print(f"relay on port {relay_port}, an observer of all feeds, {NODES} nodes of {settings.rate:g} events/s")
-
-        cpu = relay.cpu()
         simulator = await Command.start(
-            *("simulate", "-port", str(node_port), "-nodes", str(NODES)),
+            *("simulate", "-port", str(node_port), "-nodes", str(NODES), "-wait"),
             *("-rate", f"{settings.rate:f}", "-seed", str(settings.seed)),
         )
-        await simulator.line(lambda line: line.get("msg") == "simulating")
-        await asyncio.sleep(settings.seconds)
+        started.append(simulator)
+        await simulator.line("simulating")
+        nodes = ",".join(f"{LOOPBACK}:{node_port + number}" for number in range(NODES))
+        relay = await Command.start(
+            *("-gRPCPort", str(relay_port), "-bind", LOOPBACK, "-nodes", nodes, "-log-level", "debug")
+        )
+        started.append(relay)
+        await relay.line("serving")
+        observer.start(relay_port)
+        await relay.lines({"node connected": NODES, "subscriber started": len(feeds.FEEDS)})
+        rate = f"{settings.rate:g} events/s each" if settings.rate else "as many events as they can"
+        print(f"relay on port {relay_port}; an observer of all feeds; {NODES} nodes, {rate}", flush=True)
+
+        cpu = relay.cpu()
+        simulator.go()
+        await asyncio.sleep(min(SAMPLE_SECONDS, settings.seconds / 2))
+        observer.show_samples()
+        await asyncio.sleep(max(settings.seconds - SAMPLE_SECONDS, settings.seconds / 2))
         await simulator.end()
-        simulated = await simulator.line(lambda line: line.get("msg") == "simulated")
+        simulated = await simulator.line("simulated")
         memory = relay.memory()
         cpu = relay.cpu() - cpu
         await relay.end()
-        counters = await relay.line(lambda line: line.get("msg") == "counters")
+        counters = await relay.line("counters")
         await asyncio.wait_for(observer.ended.wait(), END_SECONDS)
-        observer.show_samples()
         summary = Summary.of(simulated, counters, observer.counts(), cpu, memory)
     except TimeoutError:
         raise DemoFailed("a process did not start or end in time") from None
     finally:
         observer.close()
-        for command in (simulator, relay):
-            if command is not None:
-                command.kill()
+        for command in started:
+            command.kill()
     print(summary.table())
     return 1 if summary.lost_anything() else 0
 
@@ -113,8 +117,11 @@ async def _demo(settings: DemoSettings) -> int:
 class Command:
     """A relay command as a process of its own, whose output is JSON lines."""
 
-    def __init__(self, process: asyncio.subprocess.Process, output: asyncio.StreamReader) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, given: asyncio.StreamWriter, output: asyncio.StreamReader
+    ) -> None:
         self._process = process
+        self._input = given
         self._output = output
         self._lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._said: list[str] = []
@@ -126,14 +133,14 @@ class Command:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "relay", *arguments),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=16 * MIB,
         )
-        if process.stdout is None:
-            raise DemoFailed("a process was started without its output")
-        return cls(process, process.stdout)
+        if process.stdin is None or process.stdout is None:
+            raise DemoFailed("a process was started without its input or output")
+        return cls(process, process.stdin, process.stdout)
 
     async def _read(self) -> None:
         async for line in self._output:
@@ -143,23 +150,34 @@ class Command:
                 self._said.append(line.decode(errors="replace").rstrip())
         self._lines.put_nowait({"msg": "", "ended": True})
 
-    async def line(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The next output line that is wanted; those before it are dropped.
+    async def line(self, msg: str) -> dict[str, Any]:
+        """The next output line with this "msg"; those before it are dropped.
 
         Raises:
             DemoFailed: the process has ended without it.
             TimeoutError: it does not come.
         """
+        return await self.lines({msg: 1})
+
+    async def lines(self, wanted: dict[str, int]) -> dict[str, Any]:
+        """Wait for so many lines of each "msg", in any order; returns the last one. Raises as `line`."""
         async with asyncio.timeout(START_SECONDS):
             while True:
                 line = await self._lines.get()
-                if wanted(line):
-                    return line
+                msg = line["msg"]
                 if line.get("level") == "error":
                     self._said.append(json.dumps(line))
                 if line.get("ended"):
                     code = await self._process.wait()
                     raise DemoFailed(f"a process ended early (exit code {code})\n" + "\n".join(self._said[-20:]))
+                if wanted.get(msg):
+                    wanted = {**wanted, msg: wanted[msg] - 1}
+                    if not any(wanted.values()):
+                        return line
+
+    def go(self) -> None:
+        """Give it the line on standard input that it waits for."""
+        self._input.write(b"\n")
 
     def cpu(self) -> float:
         """Run time of all its threads so far, in seconds."""
@@ -194,7 +212,6 @@ class Observer:
         self._native = _fastpath.Engine()
         self._engine = Engine(self._native)
         self._cursors = [_fastpath.Cursor(self._native, feed) for feed in feeds.FEEDS]
-        self._samples: list[bytes] = [b""] * len(feeds.FEEDS)
         self.ended = asyncio.Event()
 
     def start(self, port: int) -> None:
@@ -210,11 +227,12 @@ class Observer:
 
     def show_samples(self) -> None:
         """Print the first events of each feed that the journal still holds."""
+        colours = sys.stdout.isatty()
         for feed in feeds.FEEDS:
             frames = self._cursors[feed].read(SAMPLE_BYTES)
             print(f"\n{feeds.NAMES[feed]}:")
             for event in list(messages(frames))[: SAMPLES[feed]]:
-                print("  " + as_line(CLASSES[feed].FromString(event), colours=sys.stdout.isatty()))
+                print("  " + as_line(CLASSES[feed].FromString(event), colours=colours, width=SAMPLE_WIDTH))
 
     def counts(self) -> list[int]:
         """Events received of each feed."""

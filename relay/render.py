@@ -38,35 +38,62 @@ def as_dict(event: Any) -> dict[str, Any]:
     return values
 
 
-def as_line(event: Any, *, colours: bool = False) -> str:
+def as_line(event: Any, *, colours: bool = False, width: int = 0) -> str:
     """One line for people: when, where, what, and what became of it.
 
     Everything printed comes from a node, so control characters are shown, not obeyed.
+
+    Args:
+        event: a Message, an Alert or a Log.
+        colours: with a terminal's colours.
+        width: characters at most, 0 for all; what is longer loses its end.
     """
-    paint = _paint if colours else _plain
-    when = event.UpdatedTime.partition("T")[2].rstrip("Z") or event.UpdatedTime
-    parts = [paint(_DIM, _printable(when)), _printable(event.HostName)]
-    if hasattr(event, "Level"):
-        parts += [paint(_BOLD, _printable(event.Level)), _printable(event.Message)]
-        return " ".join(part for part in parts if part)
-    if event.PodName:
-        parts.append(_printable(f"{event.NamespaceName}/{event.PodName}"))
-    parts += [paint(_BOLD, _printable(event.Operation)), _printable(event.ProcessName or event.Source)]
-    parts.append(_printable(event.Resource))
+    words = _message_words(event) if hasattr(event, "Level") else _act_words(event)
+    parts = [(colour, _printable(text)) for colour, text in words if text]
+    if width:
+        parts = _cut(parts, width)
+    return " ".join(f"{colour}{text}{_RESET}" if colours and colour else text for colour, text in parts)
+
+
+def _cut(parts: list[tuple[str, str]], width: int) -> list[tuple[str, str]]:
+    """The parts of a line, the last ones shortened or left out so that it fits."""
+    if sum(len(text) + 1 for _, text in parts) - 1 <= width:
+        return parts
+    kept = []
+    left = width - 1  # for the dots that stand for the rest
+    for colour, text in parts:
+        if len(text) + 1 > left:
+            kept.append((colour, text[:left] + "…"))
+            break
+        kept.append((colour, text))
+        left -= len(text) + 1
+    return kept
+
+
+def _message_words(event: Any) -> list[tuple[str, str]]:
+    """Colour and text of each part of a Message's line."""
+    return [(_DIM, _time(event)), ("", event.HostName), (_BOLD, event.Level), ("", event.Message)]
+
+
+def _act_words(event: Any) -> list[tuple[str, str]]:
+    """Colour and text of each part of an Alert's or a Log's line."""
     policy = getattr(event, "PolicyName", "")
-    if policy:
-        parts.append(f"policy={_printable(policy)}")
     verdict = getattr(event, "Action", "") or event.Result
-    parts.append(paint(_COLOURS.get(verdict, _OTHER_RESULT), _printable(verdict)))
-    return " ".join(part for part in parts if part)
+    return [
+        (_DIM, _time(event)),
+        ("", event.HostName),
+        ("", f"{event.NamespaceName}/{event.PodName}" if event.PodName else ""),
+        (_BOLD, event.Operation),
+        ("", event.ProcessName or event.Source),
+        ("", event.Resource),
+        ("", f"policy={policy}" if policy else ""),
+        (_COLOURS.get(verdict, _OTHER_RESULT), verdict),
+    ]
 
 
-def _paint(code: str, text: str) -> str:
-    return f"{code}{text}{_RESET}" if text else ""
-
-
-def _plain(_code: str, text: str) -> str:
-    return text
+def _time(event: Any) -> str:
+    """The time of day, without the date."""
+    return str(event.UpdatedTime.partition("T")[2].rstrip("Z") or event.UpdatedTime)
 
 
 def _printable(text: str) -> str:

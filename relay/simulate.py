@@ -19,6 +19,7 @@ from typing import Any
 from relay import _fastpath, feeds
 from relay.engine import Engine, SubscriberEvent, SubscriberReport
 from relay.events import Node, frame, read_events
+from relay.flags import parse_bool
 from relay.listen import open_sockets, raise_file_limit
 from relay.settings import (
     DEFAULT_PORT,
@@ -79,6 +80,12 @@ class SimulateSettings:
         default=0,
         default_text="0, for ever",
         doc="Events of each node; when all are sent and taken, the nodes end.",
+    )
+    wait: bool = setting(
+        parse_bool,
+        flag="wait",
+        default=False,
+        doc="Send nothing until a line comes on standard input.",
     )
     bind: str = setting(
         parse_bind, flag="bind", value="ADDRESS", default="127.0.0.1", doc="Address to listen on; empty for all."
@@ -176,16 +183,12 @@ async def _run(settings: SimulateSettings, nodes: Sequence[SimulatedNode]) -> in
         node.engine.start()
     _say({"msg": "simulating", "nodes": len(nodes), "ports": [settings.port, settings.port + len(nodes) - 1]})
 
-    players = asyncio.gather(*(_play(settings, node, len(nodes)) for node in nodes))
     signalled = asyncio.ensure_future(ends.wait())
-    waited: list[asyncio.Future[Any]] = [players, signalled]
-    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-    signalled.cancel()
-    if players.done():
-        players.result()  # a defect ends the command, saying so
-    else:
-        players.cancel()
-        await asyncio.wait([players])
+    if settings.wait:
+        await _first_of(asyncio.ensure_future(_line()), signalled)
+    if not signalled.done():
+        players = asyncio.gather(*(_play(settings, node, len(nodes)) for node in nodes))
+        await _first_of(players, signalled)
     await _end(nodes)
     totals = [sum(node.published[feed] for node in nodes) for feed in feeds.FEEDS]
     _say(
@@ -196,6 +199,33 @@ async def _run(settings: SimulateSettings, nodes: Sequence[SimulatedNode]) -> in
         }
     )
     return 0
+
+
+async def _first_of(work: asyncio.Future[Any], signalled: asyncio.Future[Any]) -> None:
+    """Wait for the end of the work, or for a signal, which cancels it.
+
+    Raises what the work raised.
+    """
+    await asyncio.wait([work, signalled], return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        work.cancel()
+        await asyncio.wait([work])
+    elif not work.cancelled():
+        work.result()
+
+
+async def _line() -> None:
+    """Wait for a line on standard input, or its end."""
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    try:
+        loop.add_reader(sys.stdin.fileno(), came.set)
+    except PermissionError:
+        return  # a file, or /dev/null: it has its line, or its end, already
+    try:
+        await came.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
 
 
 async def _end(nodes: Sequence[SimulatedNode]) -> None:

@@ -69,7 +69,7 @@ class Command:
     ) -> None:
         self._process = subprocess.Popen(
             [*(program or (str(PROGRAM),)), *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if output is None else output,
             stderr=subprocess.PIPE,
             text=True,
@@ -110,6 +110,12 @@ class Command:
         """The next line of standard output; None at its end."""
         return self._next(self._printed)
 
+    def say(self) -> None:
+        """Give it a line on standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
@@ -147,7 +153,7 @@ class Command:
         self._process.wait(WAIT)
         for reader in self._readers:
             reader.join(WAIT)
-        for pipe in (self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
 

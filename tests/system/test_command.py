@@ -420,7 +420,7 @@ def simulated(count: int, *arguments: str) -> list[str]:
     """What an observer of a simulated node sees."""
     port = free_port()
     with Command("simulate", "-port", str(port), "-count", str(count * 2), *arguments) as node:
-        node.printed()
+        assert node.printed() is not None
         run = finished("observe", "--json", f"--limit={count}", "--server", f"{HOST}:{port}")
         assert run.returncode == 0
         return run.stdout.splitlines()
@@ -455,10 +455,26 @@ def test_simulated_nodes_send_all_their_events_through_a_relay() -> None:
             assert nodes.wait() == 0
 
 
+def test_simulated_nodes_wait_for_their_word() -> None:
+    port = free_port()
+    arguments = ("simulate", "-wait", "-count=100", "-rate=0", "-port", str(port))
+    with Command(*arguments) as node:
+        assert node.printed() is not None
+        with channel(port) as over, Subscriber(over, ALERTS).ready() as subscriber:
+            assert node.end() == 0
+            assert subscriber.rest() == []
+    with Command(*arguments) as node:
+        assert node.printed() is not None
+        with channel(port) as over, Subscriber(over, ALERTS).ready() as subscriber:
+            node.say()
+            assert len(subscriber.rest()) > 0
+            assert node.wait() == 0
+
+
 # --- demo ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rate", ["500", "0"])
+@pytest.mark.parametrize("rate", ["500", "5000"])
 def test_the_demo_shows_events_and_loses_none(rate: str) -> None:
     run = finished("demo", "--seconds", "1", "--rate", rate)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -181,6 +181,15 @@ def test_colours_change_nothing_but_the_colour() -> None:
         assert plain == as_line(event)
 
 
+@given(seed=st.integers(0, 100), feed=st.sampled_from([MESSAGES, ALERTS, LOGS]), width=st.integers(1, 400))
+def test_a_line_is_cut_to_its_width(seed: int, feed: int, width: int) -> None:
+    event = Node("n", seed).event(feed)
+    whole, cut = as_line(event), as_line(event, width=width)
+    assert len(cut) <= width
+    assert cut == whole if len(whole) <= width else cut.endswith("…")
+    assert whole.startswith(cut.removesuffix("…").rstrip())
+
+
 def test_an_event_cannot_drive_the_terminal() -> None:
     log = Log(HostName="h", Operation="Process", Resource="a\x1b[2Jb\nc\u202ed", Result="Passed")
     assert as_line(log) == r"h Process a\x1b[2Jb\nc\u202ed Passed"
