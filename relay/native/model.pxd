@@ -27,8 +27,8 @@ cdef enum:
 
     RECEIVE_BYTES = 262144     # one read of at most this per ready socket and turn
     REQUEST_READ_BYTES = 32768 # the same for subscribers' sockets: they send requests, not events
-    WRITE_BYTES = 65536        # one writev gathers about this much; what it leaves is copied
-    WRITE_ROUNDS = 8           # writevs for one subscriber a turn, while the kernel takes all of it
+    WRITE_BYTES = 262144       # one writev gathers about this much at most; what it leaves is copied
+    WRITE_ROUNDS = 4           # writevs for one subscriber a turn, while the kernel takes all of it
     OUTPUT_PIECES = 512        # iovecs of one writev (IOV_MAX is 1024)
     OUTPUT_SCRATCH = 65536     # control frames and DATA headers of one writev
     EVENTS_A_WAIT = 512
@@ -554,6 +554,7 @@ cdef struct Reactor:
     iovec *pieces
     uint32_t piece_count
     size_t piece_bytes
+    size_t write_bytes         # where the gathering stops
     Record *records
     uint32_t record_count
     Connection *output         # whose output is being gathered

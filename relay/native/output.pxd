@@ -32,12 +32,16 @@ cdef inline void output_begin(Reactor *reactor, Connection *connection) noexcept
     reactor.piece_count = 0
     reactor.piece_bytes = 0
     reactor.record_count = 0
+    # A tail is at most one write: keep it to a quarter of what may wait in the kernel, which shrinks with many subscribers.
+    reactor.write_bytes = WRITE_BYTES
+    if connection.unsent and connection.unsent // 4 < WRITE_BYTES:
+        reactor.write_bytes = connection.unsent // 4
 
 
 cdef inline bint output_has_room(const Reactor *reactor) noexcept nogil:
     """Whether one more frame of any kind fits, and the write is not large enough already."""
     return (
-        reactor.piece_bytes < WRITE_BYTES
+        reactor.piece_bytes < reactor.write_bytes
         and reactor.piece_count + 2 <= OUTPUT_PIECES
         and reactor.scratch_used + FRAME_HEADER + FRAME_PAYLOAD <= OUTPUT_SCRATCH
     )
