@@ -13,7 +13,7 @@ from relay import _fastpath
 
 from . import events
 
-WAIT = 20.0
+WAIT = float(__import__("os").environ.get("W", "20"))
 FIELDS = {
     _fastpath.REPORT_NODE: ("node", "state", "code", "text"),
     _fastpath.REPORT_STREAM: ("node", "feed", "code", "text"),
@@ -72,6 +72,7 @@ class Engine:
         self._nodes = 0
         self._tickets = 0
         self.port = 0
+        self.closed = False
         if handle:
             self.native.handle(handle)
         self.native.start()
@@ -230,6 +231,7 @@ class Engine:
 
     def close(self) -> None:
         """End at once. Its reports are taken to the last one."""
+        self.closed = True
         self._ending.set()
         self._reader.join(WAIT)
         self.native.close()
@@ -241,7 +243,7 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None and not self.reports(_fastpath.REPORT_STOPPED):
+            if kind is None and not self.closed and not self.reports(_fastpath.REPORT_STOPPED):
                 self.check()
         finally:
             self.close()

@@ -68,10 +68,14 @@ class NodeConnection(Wire):
 
     def on_end(self, number: int, stream: Stream) -> None:
         if stream.headers[":path"] == feeds.HEALTH_CHECK and self.checks:
-            # Request and reply have the same encoding: an int32 in field 1.
-            self.headers(number, RESPONSE)
-            self.data(number, events.frames(stream.messages))
-            self.headers(number, OK_TRAILERS, end=True)
+            self.answer_check(number)
+
+    def answer_check(self, number: int) -> None:
+        """Answer a HealthCheck with its nonce."""
+        # Request and reply have the same encoding: an int32 in field 1.
+        self.headers(number, RESPONSE)
+        self.data(number, events.frames(self.streams[number].messages))
+        self.headers(number, OK_TRAILERS, end=True)
 
 
 class Node:

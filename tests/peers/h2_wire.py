@@ -22,7 +22,7 @@ from hyperframe.frame import DataFrame, Frame, GoAwayFrame, PingFrame, RstStream
 
 from . import events
 
-WAIT = 20.0
+WAIT = float(__import__("os").environ.get("W", "20"))
 HEADER = 9
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -108,6 +108,7 @@ class Wire:
         self._left = False
         self._trips = 0
         self._received = bytearray()
+        self._client = client
         self._preface = not client
         self._changed = threading.Condition(threading.RLock())
         self._sending = threading.RLock()
@@ -190,10 +191,12 @@ class Wire:
             self.flush()
 
     def data(self, stream: int, data: bytes, *, size: int = 0, pad: int | None = None, end: bool = False) -> None:
-        """DATA frames of at most `size` payload bytes each, as fast as the windows allow."""
+        """DATA frames of at most `size` payload bytes, as fast as the windows allow; nothing once the stream is over."""
         at = 0
         while at < len(data) or (end and not data):
             with self._changed:
+                if self.streams[stream].over and self._client:
+                    return
                 room = self._room(stream, 0 if pad is None else pad + 1)
                 limit = min(size or room, room, len(data) - at)
                 last = at + limit == len(data)

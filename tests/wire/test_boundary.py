@@ -99,7 +99,7 @@ def test_feed_masks_out_of_range(engine: Start, mask: int) -> None:
 
 def test_a_closed_engine_refuses_politely(engine: Start) -> None:
     relay = engine()
-    relay.native.close()
+    relay.close()
     for call in (
         lambda: relay.native.publish(LOGS, events.frame(b"")),
         lambda: relay.native.drain(1, LOGS),
@@ -274,7 +274,7 @@ def test_a_cursor_of_a_thread_against_the_reactor(engine: Start) -> None:
     with Sink(relay, LOGS) as sink:
 
         def read() -> None:
-            while sink.cursor.sequence < total:
+            while len(got) + sink.cursor.lost < total:
                 got.extend(map(events.number_of, sink.take(1)))
 
         reader = threading.Thread(target=read)
@@ -514,5 +514,6 @@ def test_connections_leave_nothing(engine: Start) -> None:
         visit()
     after = relay.counters()["process"]
     assert descriptors() == opened
-    assert after["memory_blocks"] <= before["memory_blocks"]
+    # A buffer may be there now that was not then; a leak would show a hundred times.
+    assert after["memory_blocks"] < before["memory_blocks"] + 10
     assert feeds.FEEDS == events.FEEDS

@@ -42,9 +42,10 @@ def overrun(relay: Engine, count: int = 40, start: int = 1000) -> list[bytes]:
 
 @pytest.mark.parametrize("size", [40, 780, 5000, FRAME - 5, FRAME])
 def test_data_frames_end_at_message_boundaries(engine: Start, size: int) -> None:
-    """They are packed with whole messages; only a message larger than a frame is split."""
+    """They are packed with whole messages; only a message larger than a frame, or than what the window has left, is split."""
     relay = engine()
-    with h2_client.Client(relay.port) as wire:
+    with h2_client.Client(relay.port, settings={"initial_window_size": 1 << 24}) as wire:
+        wire.window(1 << 24)
         stream = wire.watch(LOGS)
         sent = events.events(LOGS, 60, size)
         relay.publish(LOGS, *sent)
@@ -101,15 +102,15 @@ def test_windows_of_any_size(engine: Start, window: int) -> None:
 
 
 @pytest.mark.parametrize("window", [305, 306, 609, 610, 611])
-def test_a_message_that_fits_the_window_is_not_split(engine: Start, window: int) -> None:
-    """A message of 305 bytes with its prefix: a window that holds one or two of them is filled with whole ones."""
+def test_a_window_is_filled_with_whole_messages_first(engine: Start, window: int) -> None:
+    """A message of 305 bytes with its prefix: a frame ends behind the last one that fits, and the next is begun."""
     relay = engine()
     with h2_client.Client(relay.port, settings={"initial_window_size": window}) as wire:
         stream = wire.watch(LOGS)
         sent = events.events(LOGS, 20, 300)
         relay.publish(LOGS, *sent)
         assert wire.wait_messages(stream, 20) == sent
-        assert all(piece % 305 == 0 for piece in wire.streams[stream].pieces)
+        assert wire.streams[stream].pieces[0] == window // 305 * 305
 
 
 def test_a_closed_window_opens_late(engine: Start) -> None:
@@ -362,7 +363,7 @@ def test_a_subscriber_leaves(engine: Start, how: str, where: str) -> None:
     assert ended.delivered == window // 305
     assert other.wait_messages(staying, 10) == sent
     if how in ("cancel", "reset"):
-        assert wire.check(1) == 1
+        wire.round_trip()
     relay.publish(LOGS, *sent)
     assert other.wait_messages(staying, 20) == sent + sent
     for each in (wire, other):

@@ -215,16 +215,3 @@ def test_close_before_start() -> None:
     native = _fastpath.Engine()
     native.close()
     native.close()
-
-
-def test_an_engine_that_is_dropped_ends() -> None:
-    """Without close(), too: nothing keeps running when nobody holds it."""
-    native = _fastpath.Engine()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        native.start()
-        native.listen(listener.fileno())
-    with h2_client.Client(port) as wire:
-        assert wire.check(1) == 1
-        del native
-        wire.wait_closed()
