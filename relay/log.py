@@ -54,6 +54,7 @@ def set_up(level: str, stream: TextIO | None = None, *, terminal: bool | None = 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_BY_NAME[level])
+    logging.getLogger("asyncio").setLevel(max(logging.WARNING, _BY_NAME[level]))
     # Counters are asked for, so they are logged whatever the level, and for programs, so as JSON.
     for_counters = logging.StreamHandler(stream)
     for_counters.setFormatter(JSONFormatter())

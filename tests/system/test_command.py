@@ -264,7 +264,7 @@ def test_a_node_that_restarts_is_found_again_and_its_subscriber_stays() -> None:
         channel(relay.port) as over,
         Subscriber(over, LOGS).ready() as subscriber,
     ):
-        node.wait_open(LOGS)
+        relay.line("node connected")
         node.send(LOGS, *before)
         assert subscriber.take(3) == before
         node.stop()
