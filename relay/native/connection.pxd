@@ -110,7 +110,12 @@ cdef inline void connection_end(Connection *connection, int status) noexcept nog
     timers_clear(&reactor.timers, &connection.timer)
     if connection.fd >= 0:
         # Explicitly: a duplicate of the descriptor elsewhere would keep it in epoll.
-        epoll_ctl(reactor.epoll, EPOLL_CTL_DEL, connection.fd, NULL)
+        if connection.leisurely:
+            connection.leisurely = False
+            reactor.leisurely -= 1
+            epoll_ctl(reactor.leisure, EPOLL_CTL_DEL, connection.fd, NULL)
+        else:
+            epoll_ctl(reactor.epoll, EPOLL_CTL_DEL, connection.fd, NULL)
         close(connection.fd)
         connection.fd = -1
     connection.next_closed = reactor.closed

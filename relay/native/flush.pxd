@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t
 
 from relay.native.connection cimport connection_dirty, connection_end
+from relay.native.leisure cimport leisure_judge, leisure_leave
 from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_NODE, CONNECTION_OPEN, LIMIT_MEMORY,
     WRITE_ROUNDS, Connection, Reactor,
@@ -76,7 +77,10 @@ cdef inline void connection_flush(Reactor *reactor, Connection *connection) noex
         if reactor.piece_count == 0:
             break
         if not _wrote(reactor, connection, output_write(reactor, connection, stream_free)):
+            leisure_leave(connection)
             return
+    if connection.kind == CONNECTION_CLIENT:
+        leisure_judge(connection)
     if not nghttp2_session_want_read(connection.session) and not nghttp2_session_want_write(connection.session):
         if connection.kind == CONNECTION_CLIENT:
             server_linger(reactor, connection)

@@ -45,6 +45,7 @@ cdef enum:                     # ConnectionKind
     CONNECTION_CLIENT          # somebody connected to us
     CONNECTION_NODE            # we connected to a KubeArmor daemon
     CONNECTION_WAKE            # the eventfd of the command queue
+    CONNECTION_LEISURE         # the second epoll, leisure.pxd
 
 cdef enum:                     # ConnectionState
     CONNECTION_OPENING         # node: connect() under way; client: preface not complete
@@ -265,6 +266,10 @@ cdef struct Connection:
     uint64_t idle_since        # without a stream since, 0 with one
     Stream *streams
     uint32_t stream_count
+    uint32_t readers           # of them subscribers
+    uint32_t waiting_readers   # of those, such that have read everything
+    bint leisurely             # watched by the second epoll
+    uint8_t settled            # flushes in a row that left nothing
     uint64_t second            # controls are counted by second
     uint32_t controls
     uint8_t preface[PREFACE]
@@ -510,6 +515,12 @@ cdef struct Reactor:
     int epoll
     int spare_fd               # given up to refuse a connection when descriptors are used up
     Connection wake            # CONNECTION_WAKE
+    int leisure                # the second epoll
+    Connection leisure_wake    # CONNECTION_LEISURE
+    bint armed                 # the second epoll is in the first
+    uint32_t leisurely         # connections watched by it
+    uint32_t brisk_turns
+    uint32_t quiet_waits
     Connection *connections
     Connection *closed         # to be freed at the end of the turn
     Connection *ready

@@ -16,6 +16,7 @@ from relay.native.flush cimport connection_flush
 from relay.native.journal cimport (
     journal_free, journal_init, journal_lock, journal_segment_bytes, journal_shares, journal_unlock,
 )
+from relay.native.leisure cimport LEISURE, LEISURE_MS, leisure_turn
 from relay.native.mailbox cimport (
     eventfd_clear, eventfd_raise, mailbox_free, mailbox_init, mailbox_report, mailbox_take, report_new, text_copy,
 )
@@ -25,7 +26,7 @@ from relay.native.memory cimport (
 )
 from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_LISTENER, CONNECTION_NODE, CONNECTION_OPEN,
-    CONNECTION_OPENING, CONNECTION_WAKE, COMMAND_LISTEN, COMMAND_SNAPSHOT, Command, EVENTS_A_WAIT, FEEDS,
+    CONNECTION_LEISURE, CONNECTION_OPENING, CONNECTION_WAKE, COMMAND_LISTEN, COMMAND_SNAPSHOT, Command, EVENTS_A_WAIT, FEEDS,
     OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES, Connection, DrainTicket, Feed,
     Node, Reactor, Reader, Record, Report, Stream,
 )
@@ -54,6 +55,7 @@ cdef enum:
     GATHER_NODES = 4           # so many different nodes must have been read in a window
     GATHER_READS = 3           # and so many reads be expected while it waits
     FLUSH_GRACE = 250000000    # ns after the shutdown's deadline in which last frames leave
+    LEISURE_EVENTS = 256
     PAUSE_LEAST = 20000        # ns: a shorter sleep than this is not worth its system call
 
 
@@ -124,11 +126,14 @@ cdef inline int reactor_init(Reactor *reactor) noexcept nogil:
     timers_init(&reactor.deadlines, &reactor.memory)
     reactor.now = monotonic()
     reactor.epoll = epoll_create1(EPOLL_CLOEXEC)
+    reactor.leisure = epoll_create1(EPOLL_CLOEXEC)
+    reactor.leisure_wake.kind = CONNECTION_LEISURE
+    reactor.leisure_wake.reactor = reactor
     reactor.spare_fd = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
     status = mailbox_init(&reactor.mailbox)
     if status != STATUS_OK:
         return status
-    if reactor.epoll < 0 or reactor.spare_fd < 0:
+    if reactor.epoll < 0 or reactor.leisure < 0 or reactor.spare_fd < 0:
         return STATUS_SYSTEM
     status = reactor_options(reactor)
     if status == STATUS_OK:
@@ -223,6 +228,8 @@ cdef inline uint64_t reactor_free(Reactor *reactor) noexcept nogil:
     timers_free(&reactor.deadlines)
     if reactor.epoll >= 0:
         close(reactor.epoll)
+    if reactor.leisure >= 0:
+        close(reactor.leisure)
     if reactor.spare_fd >= 0:
         close(reactor.spare_fd)
     return memory_blocks(&reactor.memory)
@@ -278,6 +285,8 @@ cdef inline int reactor_timeout(Reactor *reactor, uint64_t tick) noexcept nogil:
         first = other
     if tick < first:
         first = tick
+    if reactor.leisurely and not reactor.armed and now + <uint64_t> LEISURE < first:
+        return LEISURE_MS
     if reactor.stopping and reactor.stop_deadline < first:
         first = reactor.stop_deadline
     if first == UINT64_MAX:
@@ -289,12 +298,24 @@ cdef inline int reactor_timeout(Reactor *reactor, uint64_t tick) noexcept nogil:
     return <int> first if first < 60000 else 60000
 
 
+cdef inline void reactor_leisure(Reactor *reactor) noexcept nogil:
+    """Ask the second epoll, without waiting. Its events have a buffer of their own: the first's are being walked."""
+    cdef epoll_event events[LEISURE_EVENTS]
+    cdef int count = epoll_wait(reactor.leisure, events, LEISURE_EVENTS, 0)
+    cdef int i
+    for i in range(count):
+        reactor_event(reactor, &events[i])
+
+
 cdef inline void reactor_event(Reactor *reactor, epoll_event *event) noexcept nogil:
     """Sort out what epoll says of one descriptor."""
     cdef Connection *connection = <Connection *> event.data.ptr
     if connection.kind == CONNECTION_WAKE:
         eventfd_clear(connection.fd)
         reactor.commanded = True
+        return
+    if connection.kind == CONNECTION_LEISURE:
+        reactor_leisure(reactor)
         return
     if connection.state == CONNECTION_CLOSED:
         return
@@ -434,6 +455,8 @@ cdef inline void reactor_turn(Reactor *reactor, uint64_t tick) noexcept nogil:
     reactor_gather(reactor)
     count = epoll_wait(reactor.epoll, reactor.events, EVENTS_A_WAIT, reactor_timeout(reactor, tick))
     reactor.now = monotonic()
+    if reactor.leisurely:
+        leisure_turn(reactor, count == 0, reactor.now - reactor.turn_began)
     reactor.turn_began = reactor.now
     reactor.turns += 1
     if count < 0:
@@ -443,6 +466,8 @@ cdef inline void reactor_turn(Reactor *reactor, uint64_t tick) noexcept nogil:
         count = 0
     for i in range(count):
         reactor_event(reactor, &reactor.events[i])
+    if reactor.leisurely and not reactor.armed:
+        reactor_leisure(reactor)
     reactor_reads(reactor)
     if reactor.commanded:
         reactor.commanded = False

@@ -68,6 +68,7 @@ cdef inline void subscriber_wait(Reactor *reactor, Stream *stream) noexcept nogi
     if stream.waiting:
         return
     stream.waiting = True
+    stream.connection.waiting_readers += 1
     stream.previous_waiting = NULL
     stream.next_waiting = feed.waiting
     if feed.waiting != NULL:
@@ -79,6 +80,7 @@ cdef inline void subscriber_wait_no_more(Reactor *reactor, Stream *stream) noexc
     if not stream.waiting:
         return
     stream.waiting = False
+    stream.connection.waiting_readers -= 1
     if stream.previous_waiting != NULL:
         stream.previous_waiting.next_waiting = stream.next_waiting
     else:
@@ -129,6 +131,7 @@ cdef inline void subscriber_attach(Reactor *reactor, Stream *stream, int number)
     cdef Feed *feed = &reactor.feeds[number]
     stream.kind = STREAM_FEED
     stream.feed = number
+    stream.connection.readers += 1
     place_at_head(&feed.journal, &stream.place)
     stream.start = stream.place.sequence
     stream.previous_reader = NULL
@@ -145,6 +148,7 @@ cdef inline void subscriber_detach(Reactor *reactor, Stream *stream) noexcept no
     if stream.kind != STREAM_FEED:
         return
     stream.kind = STREAM_OVER
+    stream.connection.readers -= 1
     subscriber_wait_no_more(reactor, stream)
     subscriber_split_end(reactor, stream)
     if stream.previous_reader != NULL:
