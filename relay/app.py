@@ -229,7 +229,8 @@ def log_counters(relay: Relay) -> None:
 def snapshot(relay: Relay) -> dict[str, Any]:
     """All counters: the engine's, and what the control plane knows beside."""
     counters = relay.engine.counters()
-    counters["nodes"] = [{**count, **relay.nodes.describe(count["node"])} for count in counters["nodes"]]
+    nodes = sorted(counters["nodes"], key=lambda count: count["node"])
+    counters["nodes"] = [{**count, **relay.nodes.describe(count["node"])} for count in nodes]
     counters["subscribers"] += [
         {
             "subscriber": report.subscriber,

@@ -158,6 +158,30 @@ def test_usr1_tells_all_counters_in_one_line_whatever_the_log_level() -> None:
         assert 0 < process["rss"] <= process["rss_peak"]
 
 
+def test_every_counter_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    with (
+        Node() as node,
+        Relay(nodes=(node.port,)) as relay,
+        channel(relay.port) as over,
+        Subscriber(over, LOGS).ready(),
+    ):
+        node.wait_open(LOGS)
+        missing = {name for name in names(relay.counters()) if f"`{name}`" not in text}
+    assert missing - {"feeds", "logs", "alerts", "messages"} == set()
+
+
+def names(values: object) -> Iterator[str]:
+    """All keys of nested dictionaries and lists."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield name
+            yield from names(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from names(value)
+
+
 def test_usr1_is_answered_at_log_level_error() -> None:
     port = free_port()
     with Command("-gRPCPort", str(port), "-log-level", "error") as command:
