@@ -2,8 +2,10 @@
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import pytest
 
 from . import binaries
 
@@ -82,3 +84,35 @@ class ClientProcess(Process):
 
 GoNode = Callable[..., NodeProcess]
 GoClient = Callable[..., ClientProcess]
+
+
+@pytest.fixture
+def go_node() -> Iterator[GoNode]:
+    """Starts grpc-go nodes: call it with flags."""
+    if binaries.missing():
+        pytest.skip(binaries.missing())
+    started: list[NodeProcess] = []
+
+    def start(*flags: str) -> NodeProcess:
+        started.append(NodeProcess(*flags))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
+
+
+@pytest.fixture
+def go_client() -> Iterator[GoClient]:
+    """Starts karmor-like subscribers: call it with flags."""
+    if binaries.missing():
+        pytest.skip(binaries.missing())
+    started: list[ClientProcess] = []
+
+    def start(*flags: str) -> ClientProcess:
+        started.append(ClientProcess(*flags))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()

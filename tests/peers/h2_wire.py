@@ -191,7 +191,7 @@ class Wire:
             self.flush()
 
     def data(self, stream: int, data: bytes, *, size: int = 0, pad: int | None = None, end: bool = False) -> None:
-        """DATA frames of at most `size` payload bytes, as fast as the windows allow; nothing once the stream is over."""
+        """DATA frames of at most `size` payload bytes, as windows allow; nothing once the stream is over."""
         at = 0
         while at < len(data) or (end and not data):
             with self._changed:

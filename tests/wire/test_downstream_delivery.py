@@ -42,7 +42,7 @@ def overrun(relay: Engine, count: int = 40, start: int = 1000) -> list[bytes]:
 
 @pytest.mark.parametrize("size", [40, 780, 5000, FRAME - 5, FRAME])
 def test_data_frames_end_at_message_boundaries(engine: Start, size: int) -> None:
-    """They are packed with whole messages; only a message larger than a frame, or than what the window has left, is split."""
+    """They are packed with whole messages; only one larger than a frame, or than what the window has left, is split."""
     relay = engine()
     with h2_client.Client(relay.port, settings={"initial_window_size": 1 << 24}) as wire:
         wire.window(1 << 24)
