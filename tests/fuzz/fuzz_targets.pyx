@@ -26,6 +26,7 @@ cdef extern from *:
     int LLVMFuzzerRunDriver(int *argc, char ***argv, FuzzTarget target) nogil
     void fuzz_holds(bint condition, const char *text) noexcept nogil
 
+include "engine.pxi"
 include "_fuzz_parts.pxi"
 
 

@@ -1,8 +1,17 @@
 """Inputs that the fuzzer starts from: real events, whole conversations. Made anew by each run."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from hpack import Encoder
+
+from relay import feeds
 from relay import kubearmor_pb2 as pb
+
+# Frame types and flags of RFC 9113, section 6.
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+ACK = END_STREAM = 1
+END_HEADERS, PADDED, PRIORITISED = 4, 8, 32
 
 
 def events() -> list[tuple[int, bytes]]:
@@ -24,8 +33,128 @@ def events() -> list[tuple[int, bytes]]:
     return [(feed, event.SerializeToString()) for feed, event in made]
 
 
+def frame(kind: int, stream: int, payload: bytes = b"", flags: int = 0) -> bytes:
+    """One HTTP/2 frame."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def headers(stream: int, fields: Iterable[tuple[str, str]], flags: int = 0) -> bytes:
+    """A field section in one frame, by an encoder without a past."""
+    return frame(HEADERS, stream, Encoder().encode(list(fields)), flags | END_HEADERS)
+
+
+def message(event: bytes) -> bytes:
+    """An event behind its gRPC prefix."""
+    return b"\0" + len(event).to_bytes(4, "big") + event
+
+
+def settings(**values: int) -> bytes:
+    """SETTINGS with identifiers given as _1, _2, …"""
+    pairs = (int(key[1:]).to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in values.items())
+    return frame(SETTINGS, 0, b"".join(pairs))
+
+
+def request(stream: int, path: str, *more: tuple[str, str], flags: int = 0) -> bytes:
+    """The headers of a gRPC call."""
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "relay")]
+    fields += [("content-type", "application/grpc"), ("te", "trailers"), *more]
+    return headers(stream, fields, flags)
+
+
+def call(stream: int, path: str, body: bytes = b"", *more: tuple[str, str]) -> bytes:
+    """A whole unary or server-streaming request."""
+    return request(stream, path, *more) + frame(DATA, stream, message(body), END_STREAM)
+
+
+def of_clients() -> dict[str, bytes]:
+    """What clients send behind preface and SETTINGS."""
+    watch = [call(1 + 2 * feed, path) for feed, path in enumerate(feeds.METHODS)]
+    ack = frame(SETTINGS, 0, flags=ACK)
+    check = call(1, feeds.HEALTH_CHECK, b"\x08\x2a")
+    filtered = {
+        word: call(1, feeds.METHODS[feeds.LOGS], pb.RequestMessage(Filter=word).SerializeToString())
+        for word in ("all", "policy", "system", "no such word")
+    }
+    split = Encoder().encode([(":method", "POST"), (":path", "/p.S/M"), ("grpc-timeout", "1S")])
+    return {
+        "watch": ack + b"".join(watch),
+        "check": ack + check + ack,
+        **{f"filter-{word}": ack + said for word, said in filtered.items()},
+        "python": call(1, "/p.S/M", b"hello"),
+        "unknown": call(1, "/no.Such/Method"),
+        "stream": request(1, "/p.S/M")
+        + frame(DATA, 1, message(b"a") + message(b"b"))
+        + frame(DATA, 1, b"", END_STREAM),
+        "timeout": call(1, feeds.METHODS[0], b"", ("grpc-timeout", "1n")),
+        "compressed": request(1, feeds.METHODS[1], ("grpc-encoding", "gzip"))
+        + frame(DATA, 1, b"\1\0\0\0\0", END_STREAM),
+        "reset": watch[2] + frame(RST_STREAM, 5, (8).to_bytes(4, "big")) + call(7, feeds.METHODS[2]),
+        "window": settings(_4=20)
+        + watch[0]
+        + frame(WINDOW_UPDATE, 1, (9).to_bytes(4, "big"))
+        + frame(WINDOW_UPDATE, 0, (100).to_bytes(4, "big"))
+        + settings(_4=65535),
+        "frame-size": settings(_5=16777215, _3=1, _1=0, _6=100) + watch[1],
+        "padded": request(1, feeds.METHODS[2]) + frame(DATA, 1, b"\3" + message(b"") + b"\0\0\0", END_STREAM | PADDED),
+        "priority": frame(PRIORITY, 1, b"\0\0\0\3\x10") + watch[0],
+        "continued": frame(HEADERS, 1, split[:3]) + frame(CONTINUATION, 1, split[3:], END_HEADERS),
+        "ping": frame(PING, 0, b"12345678") + watch[0] + frame(PING, 0, b"12345678", ACK),
+        "goaway": watch[0] + frame(GOAWAY, 0, b"\0\0\0\0\0\0\0\0bye"),
+        "trailers": request(1, "/p.S/M") + headers(1, [("x", "y")], END_STREAM),
+        "get": headers(
+            1, [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "relay")], END_STREAM
+        ),
+    }
+
+
+def of_nodes() -> dict[str, bytes]:
+    """What nodes send once their HealthCheck is answered; streams 3, 5 and 7 are messages, alerts and logs."""
+    accepted = [(":status", "200"), ("content-type", "application/grpc")]
+    begin = b"".join(headers(3 + 2 * feed, accepted) for feed in feeds.FEEDS)
+    said = {feed: message(event) for feed, event in events()}
+    one = {feed: frame(DATA, 3 + 2 * feed, text) for feed, text in said.items()}
+    whole = b"".join(one.values())
+    logs, broken = said[feeds.LOGS], message(events()[1][1].replace(b"e", b"\xff"))
+    error = [("grpc-status", "14"), ("grpc-message", "gone%20away")]
+    return {
+        "events": begin + whole,
+        "packed": begin + frame(DATA, 7, logs * 5) + frame(DATA, 5, said[feeds.ALERTS] * 3),
+        "pieces": begin + b"".join(frame(DATA, 7, logs[at : at + 3]) for at in range(0, len(logs), 3)) + one[1],
+        "repaired": begin + frame(DATA, 5, broken) + whole,
+        "malformed": begin + frame(DATA, 7, message(b"\x0a\xff")) + whole,
+        "oversize": begin + frame(DATA, 7, b"\0\0\0\x20\0" + bytes(8192)) + whole,
+        "huge": begin + frame(DATA, 7, b"\0\xff\xff\xff\xff" + bytes(100)) + one[1],
+        "compressed": begin + frame(DATA, 7, b"\1" + logs[1:]) + whole,
+        "padded": begin + frame(DATA, 7, b"\5" + logs + bytes(5), PADDED) + frame(DATA, 5, b"\0", PADDED) + whole,
+        "length": headers(7, [*accepted, ("content-length", str(len(logs)))]) + frame(DATA, 7, logs),
+        "ends": begin
+        + one[2]
+        + headers(7, [("grpc-status", "0")], END_STREAM)
+        + headers(5, error, END_STREAM)
+        + one[0],
+        "cut": begin + frame(DATA, 7, logs[:9], END_STREAM) + frame(DATA, 5, said[1][:3]),
+        "trailers-only": headers(3, [*accepted, ("grpc-status", "12")], END_STREAM) + begin,
+        "http": headers(3, [(":status", "503")], END_STREAM) + headers(5, [(":status", "200")]) + one[1],
+        "reset": begin + frame(RST_STREAM, 7, (2).to_bytes(4, "big")) + one[2] + one[1],
+        "goaway": begin + whole + frame(GOAWAY, 0, (7).to_bytes(4, "big") + bytes(4)) + whole,
+        "calm": begin + frame(GOAWAY, 0, (7).to_bytes(4, "big") + (11).to_bytes(4, "big") + b"too_many_pings"),
+        "ping": begin + frame(PING, 0, b"12345678") + whole,
+        "push": begin + frame(PUSH_PROMISE, 3, (2).to_bytes(4, "big"), END_HEADERS),
+        "settings": settings(_3=1, _4=0, _5=20000, _1=0) + begin + whole,
+        "unknown": begin + frame(99, 7, b"what") + whole,
+        "unopened": frame(DATA, 9, logs) + frame(DATA, 2, logs) + frame(DATA, 0, logs),
+    }
+
+
 def write(folder: Path) -> None:
     """A file for each seed, in a folder for each target."""
+    # How each is served: the first byte, see engine.pxi.
+    for target, inputs in (("server", of_clients()), ("node", of_nodes())):
+        place = folder / target
+        place.mkdir(parents=True, exist_ok=True)
+        for name, text in inputs.items():
+            for how in (0, 2 | 8, 3 | 8 | 16 | 128, 1 | 4 | 8 | 64):
+                (place / f"{name}-{how}").write_bytes(bytes([how]) + text)
     scan = folder / "scan"
     scan.mkdir(parents=True, exist_ok=True)
     for number, (feed, event) in enumerate(events()):
