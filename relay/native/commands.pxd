@@ -13,7 +13,7 @@ from relay.native.memory cimport memory_release, memory_take_zeroed
 from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT, COMMAND_NODE_OPEN,
     COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, CONNECTION_CLIENT, CONNECTION_CLOSED,
-    CONNECTION_LISTENER, CONNECTION_NODE, CONNECTION_OPEN, FEEDS, LIMIT_CALLS, PREFIX, REPORT_DRAINED, SKIP_MEMORY,
+    CONNECTION_LISTENER, CONNECTION_NODE, CONNECTION_OPEN, FEEDS, LIMIT_CALLS, PREFIX, REPORT_DRAINED, SKIP_OVERSIZE,
     STREAM_ANSWER, STREAM_FEED, Command, Connection, DrainTicket, Feed, Node, Reactor, Reader, Report, Stream,
 )
 from relay.native.nghttp2 cimport NGHTTP2_REFUSED_STREAM
@@ -53,11 +53,15 @@ cdef inline void command_publish(Reactor *reactor, Command *command) noexcept no
     cdef Feed *feed = &reactor.feeds[command.feed]
     cdef const uint8_t *at = command.data
     cdef const uint8_t *end = at + command.size
+    cdef uint64_t repaired = 0
     cdef size_t size
     cdef int reason
     while at < end:
         size = PREFIX + <size_t> relay_frame_length(at)
-        reason = ingest_frame(reactor, command.feed, at, size, &feed.repaired)
+        if size - PREFIX > reactor.settings.max_event_bytes:
+            reason = SKIP_OVERSIZE + 1
+        else:
+            reason = ingest_frame(reactor, command.feed, at, size, &repaired)
         if reason == STATUS_OK:
             feed.published += 1
         else:

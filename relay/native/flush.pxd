@@ -17,7 +17,7 @@ from relay.native.output cimport (
     output_has_room, output_write, tail_write,
 )
 from relay.native.server cimport server_linger, server_unsent
-from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_PROTOCOL, STATUS_RESET
+from relay.native.status cimport STATUS_GOAWAY, STATUS_NO_MEMORY, STATUS_PROTOCOL, STATUS_RESET
 from relay.native.stream cimport stream_free
 
 
@@ -85,4 +85,4 @@ cdef inline void connection_flush(Reactor *reactor, Connection *connection) noex
         if connection.kind == CONNECTION_CLIENT:
             server_linger(reactor, connection)
         else:
-            connection_end(connection, STATUS_CLOSED)
+            connection_end(connection, STATUS_GOAWAY if connection.goaway else STATUS_PROTOCOL)

@@ -99,6 +99,12 @@ cdef enum:                     # Method
     METHOD_HEALTH_CHECK
     METHOD_PYTHON
 
+cdef enum:                     # Refusal
+    REFUSAL_NONE
+    REFUSAL_METHOD             # 405
+    REFUSAL_CONTENT            # 415
+    REFUSAL_HEADERS            # 431
+
 cdef struct Settings:
     size_t journal_bytes
     size_t max_event_bytes
@@ -125,6 +131,7 @@ cdef struct Settings:
 # The rest of a message whose first part has been framed for somebody; shared by all streams that
 # stopped in the middle of the same message when its segment was recycled.
 cdef struct Remainder:
+    Remainder *next            # on the reactor's list of spent ones
     uint32_t users
     uint64_t sequence
     size_t size
@@ -158,6 +165,7 @@ cdef struct Stream:
     uint32_t messages          # request messages seen
     uint8_t *check             # HealthCheck's message, kept until the client has half-closed
     size_t check_size
+    uint8_t refusal            # Refusal: answered in HTTP's terms when the request is complete
     bint half_closed
     bint headers_sent
     bint deferred              # nghttp2 waits for resume_data
@@ -287,6 +295,7 @@ cdef struct NodeStream:
     int http_status
     int grpc_status            # -1 until trailers
     char grpc_text[TEXT_BYTES]
+    size_t asked               # bytes of the request framed so far
     uint32_t credit            # bytes taken past nghttp2, not yet given back to the stream's window
     bint window_due
     # the message under way
@@ -321,6 +330,8 @@ cdef struct Node:
     size_t check_used
     int check_http
     int check_grpc
+    char check_text[TEXT_BYTES]
+    size_t check_asked         # bytes of the request framed so far
     bint checked
     bint pings                 # it was heard to ping
     uint64_t check_sent
@@ -551,6 +562,7 @@ cdef struct Reactor:
     uint64_t gathers
     size_t assembling          # bytes of NodeStream.part, all nodes
     size_t remaining           # bytes of Remainder, all streams
+    Remainder *spent           # framed whole: freed at the end of the turn, when no write points to them
     size_t tails
     # gather
     uint64_t window            # number of the current 10 ms window

@@ -34,7 +34,7 @@ from relay.native.nghttp2 cimport (
     nghttp2_nv, nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback, nghttp2_session_callbacks_set_on_frame_recv_callback,
     nghttp2_session_callbacks_set_on_header_callback, nghttp2_session_callbacks_set_on_stream_close_callback,
-    nghttp2_session_client_new3, nghttp2_session_set_local_window_size, nghttp2_settings_entry,
+    nghttp2_session_client_new3, nghttp2_session_set_local_window_size, nghttp2_session_want_write, nghttp2_settings_entry,
     nghttp2_submit_request, nghttp2_submit_rst_stream, nghttp2_submit_settings,
 )
 from relay.native.output cimport output_control
@@ -71,7 +71,7 @@ cdef enum:
 
 cdef inline Node *node_find(Reactor *reactor, int32_t number) noexcept nogil:
     cdef Node *node = reactor.nodes
-    while node != NULL and node.number != number:
+    while node != NULL and (node.number != number or node.removing):
         node = node.next
     return node
 
@@ -190,16 +190,21 @@ cdef inline ssize_t node_read_request(
     nghttp2_session *session, int32_t stream_id, uint8_t *buffer, size_t length, uint32_t *flags,
     nghttp2_data_source *source, void *user
 ) noexcept nogil:
-    """nghttp2 asks for a request's DATA: it is written at once, since no sane window is smaller."""
+    """nghttp2 asks for a request's DATA, as much of it as the node's window takes."""
     cdef uint8_t message[64]
     cdef Connection *connection = <Connection *> user
-    cdef size_t size = node_request_message(connection.node, stream_id, message)
-    if size > length:
-        connection_end(connection, STATUS_PROTOCOL)
-        size = 0
-    memcpy(buffer, message, size)
-    flags[0] |= NGHTTP2_DATA_FLAG_EOF
-    return <ssize_t> size
+    cdef Node *node = connection.node
+    cdef NodeStream *stream = node_stream(node, stream_id)
+    cdef size_t *asked = &node.check_asked if stream == NULL else &stream.asked
+    cdef size_t size = node_request_message(node, stream_id, message)
+    cdef size_t count = size - asked[0]
+    if count > length:
+        count = length
+    memcpy(buffer, message + asked[0], count)
+    asked[0] += count
+    if asked[0] == size:
+        flags[0] |= NGHTTP2_DATA_FLAG_EOF
+    return <ssize_t> count
 
 
 cdef inline int32_t node_request(Connection *connection, const char *path) noexcept nogil:
@@ -231,6 +236,7 @@ cdef inline void node_open(Reactor *reactor, Node *node, int feed) noexcept nogi
     stream.http_status = 0
     stream.grpc_status = -1
     stream.grpc_text[0] = 0
+    stream.asked = 0
     stream.credit = 0
     stream.window_due = False
     stream.id = node_request(node.connection, relay_feed_path[feed])
@@ -264,6 +270,8 @@ cdef inline void node_connected(Reactor *reactor, Node *node) noexcept nogil:
     # A random nonce would need a source of randomness; one that never repeats on a connection serves as well.
     node.nonce = <int32_t> ((reactor.now >> 10) & 0x7fffffff) | 1
     node.check_used = 0
+    node.check_asked = 0
+    node.check_text[0] = 0
     node.check_http = 0
     node.check_grpc = -1
     node.check_sent = reactor.now
@@ -325,7 +333,7 @@ cdef inline int node_on_header(
     cdef NodeStream *stream = node_stream(node, frame.hd.stream_id)
     cdef bint check = frame.hd.stream_id == node.check_stream
     cdef int http
-    cdef size_t decoded
+    cdef char *text
     if stream == NULL and not check:
         return 0
     if name_is(name, name_size, ":status"):
@@ -341,15 +349,15 @@ cdef inline int node_on_header(
             node.check_grpc = grpc_status_parse(value, value_size)
         else:
             stream.grpc_status = grpc_status_parse(value, value_size)
+    elif name_is(name, name_size, "grpc-message"):
+        text = &node.check_text[0] if check else &stream.grpc_text[0]
+        text[grpc_message_decode(value, value_size, <uint8_t *> text, TEXT_BYTES - 1)] = 0
     elif stream == NULL:
         return 0
     elif name_is(name, name_size, "content-type"):
         stream.grpc_seen = grpc_content_type_ok(value, value_size)
     elif name_is(name, name_size, "content-length"):
         stream.slow = True
-    elif name_is(name, name_size, "grpc-message"):
-        decoded = grpc_message_decode(value, value_size, <uint8_t *> stream.grpc_text, TEXT_BYTES - 1)
-        stream.grpc_text[decoded] = 0
     return 0
 
 
@@ -382,6 +390,7 @@ cdef inline void node_goaway(Reactor *reactor, Node *node, const nghttp2_frame *
         if node.streams[feed].id != 0 and node.streams[feed].id <= frame.goaway.last_stream_id:
             streaming = True
     if frame.goaway.error_code == NGHTTP2_NO_ERROR and streaming:
+        node.connection.goaway = True
         return
     if size > 100:
         size = 100
@@ -427,8 +436,9 @@ cdef inline void node_checked(Reactor *reactor, Node *node, uint32_t error) noex
         node_fail(reactor, node, STATUS_HTTP, text)
         return
     if status != GRPC_OK:
-        snprintf(text, sizeof(text), "HealthCheck ended with gRPC status %d", status)
-        node_fail(reactor, node, STATUS_GRPC, text)
+        snprintf(text, sizeof(text), "HealthCheck ended with gRPC status %d: %.150s", status, node.check_text)
+        node_state(reactor, node, NODE_IDLE, status, text)
+        connection_end(node.connection, STATUS_GRPC)
         return
     if (node.check_used < PREFIX or node.check_reply[0] != 0
             or grpc_reply_decode(node.check_reply + PREFIX, node.check_used - PREFIX, &value) != STATUS_OK
@@ -511,7 +521,7 @@ cdef inline void node_received(Reactor *reactor, Connection *connection, const u
         node_fail(reactor, node, STATUS_NO_MEMORY if error == NGHTTP2_ERR_NOMEM else STATUS_PROTOCOL,
                   status_text(STATUS_NO_MEMORY if error == NGHTTP2_ERR_NOMEM else STATUS_PROTOCOL))
         return
-    if connection.framer.window_due:
+    if connection.framer.window_due or nghttp2_session_want_write(connection.session):
         connection_dirty(connection)
     for feed in range(FEEDS):
         if node.streams[feed].window_due:

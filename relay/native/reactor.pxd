@@ -45,7 +45,7 @@ from relay.native.server cimport (
     server_accept, server_callbacks_new, server_linger, server_lost, server_received, server_timer, stream_deadline,
 )
 from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM, status_text
-from relay.native.subscriber cimport feed_recycling, feed_tick, feed_wake
+from relay.native.subscriber cimport feed_recycling, feed_tick, feed_wake, remainders_free
 from relay.native.timers cimport Timer, timers_first, timers_free, timers_init, timers_pop_due
 from relay.native.transport cimport TRANSPORT_AGAIN, TRANSPORT_FAILED, transport_read
 
@@ -64,10 +64,10 @@ cdef enum:
 cdef inline int reactor_options(Reactor *reactor) noexcept nogil:
     if nghttp2_option_new(&reactor.server_option) != 0 or nghttp2_option_new(&reactor.node_option) != 0:
         return STATUS_NO_MEMORY
-    # Remembering closed streams serves priorities of RFC 7540, which nobody sends: it costs memory a stream.
-    nghttp2_option_set_no_closed_streams(reactor.server_option, 1)
+    # A server remembers closed streams to tell a late frame from a forbidden one (RFC 9113, 5.1); of nodes it does not matter.
     nghttp2_option_set_no_closed_streams(reactor.node_option, 1)
-    nghttp2_option_set_max_outbound_ack(reactor.server_option, 256)
+    # As many as one read can bring: more than that wait only behind a client that does not read its answers.
+    nghttp2_option_set_max_outbound_ack(reactor.server_option, REQUEST_READ_BYTES // 9)
     # The count of resets a second is ours (max_controls); the library's own limit would end the connection first.
     relay_option_reset_rate(reactor.server_option, 1000000, 1000000)
     relay_option_continuations(reactor.server_option, 8)
@@ -185,6 +185,7 @@ cdef inline void reactor_clear(Reactor *reactor) noexcept nogil:
         connection_end(connection, STATUS_CLOSED)
         connection = following
     reactor_reap(reactor)
+    remainders_free(reactor)
     while reactor.nodes != NULL:
         node_free(reactor, reactor.nodes)
 
@@ -436,7 +437,7 @@ cdef inline void reactor_stop_check(Reactor *reactor) noexcept nogil:
     cdef Connection *connection = reactor.connections
     if not reactor.stopping:
         return
-    while connection != NULL and connection.state == CONNECTION_ENDING:
+    while connection != NULL and connection.state == CONNECTION_CLOSED:
         connection = connection.next
     if connection == NULL:
         reactor.stopped = True
@@ -474,6 +475,7 @@ cdef inline void reactor_turn(Reactor *reactor, uint64_t tick) noexcept nogil:
         commands_run(reactor)
     reactor_wakes(reactor)
     reactor_writes(reactor)
+    remainders_free(reactor)
     reactor_timers(reactor)
     if reactor.tickets != NULL:
         tickets_check(reactor)

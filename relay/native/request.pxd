@@ -15,7 +15,8 @@ from relay.native.mailbox cimport mailbox_report, report_new
 from relay.native.memory cimport memory_resize
 from relay.native.model cimport (
     FEED_ALERTS, FEED_LOGS, FEED_MESSAGES, LIMIT_CALLS, LIMIT_HEADERS, LIMIT_MEMORY, LIMIT_REQUEST, METHOD_HEALTH_CHECK,
-    METHOD_MESSAGES, METHOD_LOGS, METHOD_PYTHON, METHOD_UNKNOWN, PREFIX, REPORT_CALL, STREAM_ANSWER, STREAM_FEED,
+    METHOD_MESSAGES, METHOD_LOGS, METHOD_PYTHON, METHOD_UNKNOWN, PREFIX, REFUSAL_CONTENT,
+    REFUSAL_HEADERS, REFUSAL_METHOD, REFUSAL_NONE, REPORT_CALL, STREAM_ANSWER, STREAM_FEED,
     STREAM_OVER, STREAM_REQUEST, TEXT_BYTES, Connection, Reactor, Report, Stream,
 )
 from relay.native.nghttp2 cimport (
@@ -29,7 +30,7 @@ from relay.native.stream cimport (
     stream_respond,
 )
 from relay.native.subscriber cimport subscriber_attach
-from relay.native.timers cimport timers_set
+from relay.native.timers cimport timers_clear, timers_set
 
 cdef enum:
     # Stream.header_flags
@@ -81,17 +82,25 @@ cdef inline void request_header(
             stream.header_flags |= HEADER_BAD_TIMEOUT
 
 
-cdef inline void request_refuse_http(
-    Reactor *reactor, Stream *stream, const char *status, const char *text, nghttp2_data_provider *provider
-) noexcept nogil:
+cdef inline void request_refuse(Reactor *reactor, Stream *stream, nghttp2_data_provider *provider) noexcept nogil:
     """Answer a client that does not speak gRPC in HTTP's terms, with a text for whoever reads it."""
     cdef nghttp2_nv headers[3]
     cdef size_t count = 2
-    header_set(&headers[0], ":status", status, 3)
+    cdef const char *status = "415"
+    cdef const char *text = "this is a gRPC service: the content type must be application/grpc\n"
     header_set(&headers[1], "content-type", "text/plain; charset=utf-8", 25)
-    if memcmp(status, b"405", 3) == 0:
+    if stream.refusal == REFUSAL_METHOD:
+        status = "405"
+        text = "this is a gRPC service: use POST\n"
         header_set(&headers[2], "allow", "POST", 4)
         count = 3
+    elif stream.refusal == REFUSAL_HEADERS:
+        status = "431"
+        text = "the request's headers are too large\n"
+    header_set(&headers[0], ":status", status, 3)
+    stream.refusal = REFUSAL_NONE
+    stream_request_free(reactor, stream)
+    timers_clear(&reactor.deadlines, &stream.deadline)
     stream.kind = STREAM_ANSWER
     stream.plain = True
     stream.headers_sent = True
@@ -103,6 +112,13 @@ cdef inline void request_refuse_http(
             stream.connection.session, NGHTTP2_FLAG_NONE, stream.id, NGHTTP2_INTERNAL_ERROR)
 
 
+cdef inline void request_refuse_later(Reactor *reactor, Stream *stream, int refusal) noexcept nogil:
+    """Refuse when the request has ended: until then its frames are still checked against HTTP/2's rules."""
+    stream.refusal = <uint8_t> refusal
+    if timers_set(&reactor.deadlines, &stream.deadline, reactor.now + reactor.settings.handshake_timeout) != STATUS_OK:
+        reactor.limits[LIMIT_MEMORY] += 1
+
+
 cdef inline void request_headers_done(Reactor *reactor, Stream *stream, nghttp2_data_provider *provider) noexcept nogil:
     """The header block is complete: refuse what can be refused by it."""
     cdef uint64_t deadline
@@ -111,12 +127,11 @@ cdef inline void request_headers_done(Reactor *reactor, Stream *stream, nghttp2_
     stream.header_flags |= HEADER_COMPLETE
     if stream.header_flags & HEADER_TOO_LARGE:
         reactor.limits[LIMIT_HEADERS] += 1
-        request_refuse_http(reactor, stream, "431", "the request's headers are too large\n", provider)
+        request_refuse_later(reactor, stream, REFUSAL_HEADERS)
     elif not stream.header_flags & HEADER_POST:
-        request_refuse_http(reactor, stream, "405", "this is a gRPC service: use POST\n", provider)
+        request_refuse_later(reactor, stream, REFUSAL_METHOD)
     elif not stream.header_flags & HEADER_GRPC:
-        request_refuse_http(
-            reactor, stream, "415", "this is a gRPC service: the content type must be application/grpc\n", provider)
+        request_refuse_later(reactor, stream, REFUSAL_CONTENT)
     elif stream.method == METHOD_UNKNOWN:
         stream_finish(reactor, stream, GRPC_UNIMPLEMENTED, "unknown service or method")
     elif stream.header_flags & HEADER_ENCODED:
@@ -271,6 +286,11 @@ cdef inline void request_data(
     cdef size_t count
     cdef size_t capacity
     cdef void *grown
+    if stream.refusal:
+        stream.request_used += size
+        if stream.request_used > reactor.settings.max_request_bytes:
+            request_refuse(reactor, stream, provider)
+        return
     while size and stream.kind != STREAM_OVER and not stream.plain:
         # Gather the prefix, then as much as the prefix announces; the buffer grows with what has arrived.
         if stream.request_used < PREFIX:
@@ -322,6 +342,8 @@ cdef inline void request_half_closed(Reactor *reactor, Stream *stream, nghttp2_d
     if stream.half_closed:
         return
     stream.half_closed = True
+    if stream.refusal:
+        request_refuse(reactor, stream, provider)
     if stream.kind == STREAM_OVER or stream.plain or stream.split_left:
         return
     if stream.request_used:

@@ -15,7 +15,7 @@ from relay.native.model cimport (
 from relay.native.memory cimport memory_release
 from relay.native.nghttp2 cimport (
     NGHTTP2_CANCEL, NGHTTP2_DATA, NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY, NGHTTP2_ENHANCE_YOUR_CALM,
-    NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_PAUSE, NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK,
+    NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_FLOODED, NGHTTP2_ERR_PAUSE, NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK,
     NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE, NGHTTP2_GOAWAY, NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS,
     NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS,
     NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, nghttp2_data_provider,
@@ -37,7 +37,7 @@ from relay.native.posix cimport (
     SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE, SO_SNDBUF, TCP_INFO, TCP_NODELAY, TCP_NOTSENT_LOWAT, accept4, close, errno,
     getsockopt, open, send, shutdown, sockaddr, sockaddr_storage, socklen_t, tcp_info,
 )
-from relay.native.request cimport request_data, request_half_closed, request_header, request_headers_done
+from relay.native.request cimport request_data, request_half_closed, request_header, request_headers_done, request_refuse
 from relay.native.status cimport STATUS_CLOSED, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, STATUS_PROTOCOL, STATUS_SILENT
 from relay.native.stream cimport stream_answers_free, stream_closed, stream_end, stream_finish, stream_free, stream_new
 from relay.native.subscriber cimport subscriber_offer, subscriber_take, subscriber_wait
@@ -55,6 +55,8 @@ cdef enum:
 
 cdef extern from *:
     """
+    /* GOAWAY(ENHANCE_YOUR_CALM) for a session that nghttp2 has given up. */
+    static const uint8_t relay_flooded[] = {0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11};
     static const char relay_preface[25] = "PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n";
     /* For those who are refused before a session exists: empty SETTINGS, then GOAWAY(ENHANCE_YOUR_CALM) with a text. */
     static const uint8_t relay_refusal[] = {
@@ -63,13 +65,27 @@ cdef extern from *:
         0, 0, 0, 0, 0, 0, 0, 11,
         't', 'o', 'o', ' ', 'm', 'a', 'n', 'y', ' ', 'c', 'o', 'n', 'n', 'e', 'c', 't', 'i', 'o', 'n', 's',
     };
+    /* Whether the first four bytes begin a request of HTTP/1 (RFC 9110, 9.3). */
+    static inline int relay_http1_method(const uint8_t *start) {
+        static const char methods[][5] = {
+            "GET ", "HEAD", "POST", "PUT ", "DELE", "CONN", "OPTI", "TRAC", "PATC",
+        };
+        for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+            if (memcmp(start, methods[i], 4) == 0) {
+                return 1;
+            }
+        }
+        return 0;
+    }
     static const char relay_http1_answer[] =
         "HTTP/1.1 426 Upgrade Required\\r\\nUpgrade: h2c\\r\\nConnection: close\\r\\nContent-Type: text/plain\\r\\n"
         "Content-Length: 41\\r\\n\\r\\nthis is a gRPC service: it speaks HTTP/2\\n";
     """
     const char *relay_preface
     const uint8_t relay_refusal[46]
+    const uint8_t relay_flooded[17]
     const char *relay_http1_answer
+    bint relay_http1_method(const uint8_t *start) noexcept nogil
 
 
 # Ending -----------------------------------------------------------------------------------------
@@ -399,9 +415,8 @@ cdef inline void server_open(Reactor *reactor, Connection *connection) noexcept 
 
 cdef inline void server_not_http2(Reactor *reactor, Connection *connection) noexcept nogil:
     """The first bytes are not the preface. Whoever speaks HTTP/1 gets an answer it understands."""
-    cdef uint8_t first = connection.preface[0]
     reactor.limits[LIMIT_PROTOCOL] += 1
-    if 65 <= first <= 90:                             # a letter: a method
+    if connection.preface_used >= 4 and relay_http1_method(connection.preface):
         send(connection.fd, relay_http1_answer, strlen(relay_http1_answer), MSG_DONTWAIT | MSG_NOSIGNAL)
     server_linger(reactor, connection)
 
@@ -429,6 +444,13 @@ cdef inline void server_received(Reactor *reactor, Connection *connection, const
     connection.pinged = 0
     taken = nghttp2_session_mem_recv(connection.session, data, size)
     if taken < 0:
+        if taken == NGHTTP2_ERR_FLOODED:
+            # The session is lost; say why in a frame of our own, where the output is at a frame's end.
+            reactor.limits[LIMIT_CONTROLS] += 1
+            if connection.tail == NULL:
+                send(connection.fd, relay_flooded, sizeof(relay_flooded), MSG_DONTWAIT | MSG_NOSIGNAL)
+            server_linger(reactor, connection)
+            return
         reactor.limits[LIMIT_PROTOCOL] += 1
         if nghttp2_is_fatal(<int> taken):
             connection_end(connection, STATUS_PROTOCOL)
@@ -496,7 +518,12 @@ cdef inline void server_timer(Reactor *reactor, Connection *connection) noexcept
 
 
 cdef inline void stream_deadline(Reactor *reactor, Stream *stream) noexcept nogil:
-    """grpc-timeout has passed."""
+    """grpc-timeout has passed, or the time that a refused request has to end."""
+    cdef nghttp2_data_provider provider
+    if stream.refusal:
+        _provider(&provider, stream)
+        request_refuse(reactor, stream, &provider)
+        return
     stream_end(reactor, stream, GRPC_DEADLINE_EXCEEDED, "deadline exceeded", NGHTTP2_CANCEL)
 
 

@@ -178,7 +178,8 @@ cdef inline void stream_finish(Reactor *reactor, Stream *stream, int code, const
         count = 2 + _trailers(stream, &headers[2], code, text, status, encoded, lost)
         nghttp2_submit_response(stream.connection.session, stream.id, headers, count, NULL)
         stream.headers_sent = True
-    stream_call_end(reactor, stream, False)
+    # Python knows of an end that it gave itself.
+    stream_call_end(reactor, stream, stream.final_status < 0)
     stream_answers_free(reactor, stream)
     timers_clear(&reactor.deadlines, &stream.deadline)
     connection_dirty(stream.connection)

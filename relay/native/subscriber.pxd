@@ -122,8 +122,19 @@ cdef inline void subscriber_split_end(Reactor *reactor, Stream *stream) noexcept
         stream.remainder = NULL
         remainder.users -= 1
         if remainder.users == 0:
-            reactor.remaining -= sizeof(Remainder) + remainder.size
-            memory_release(&reactor.memory, remainder)
+            # Its last bytes may have been gathered just now, for a write that is still to come.
+            remainder.next = reactor.spent
+            reactor.spent = remainder
+
+
+cdef inline void remainders_free(Reactor *reactor) noexcept nogil:
+    """Free the spent remainders: nothing gathered points to them any more."""
+    cdef Remainder *remainder
+    while reactor.spent != NULL:
+        remainder = reactor.spent
+        reactor.spent = remainder.next
+        reactor.remaining -= sizeof(Remainder) + remainder.size
+        memory_release(&reactor.memory, remainder)
 
 
 cdef inline void subscriber_attach(Reactor *reactor, Stream *stream, int number) noexcept nogil:
@@ -278,6 +289,8 @@ cdef inline Remainder *_remainder_new(Reactor *reactor, Stream *stream) noexcept
             return NULL
         reactor.limits[LIMIT_REMAINDERS] += 1
         subscriber_cut(reactor, furthest, NGHTTP2_ENHANCE_YOUR_CALM, GRPC_RESOURCE_EXHAUSTED)
+        # Appending, not writing, brought us here: nothing is gathered.
+        remainders_free(reactor)
     remainder = <Remainder *> memory_take(&reactor.memory, sizeof(Remainder) + size)
     if remainder == NULL:
         return NULL
