@@ -1,4 +1,9 @@
-"""Subscribers made for load: count events exactly, and read their stamps where latency is asked for."""
+"""Subscribers made for load: count events exactly, or read their stamps, or only let bytes go.
+
+Where several subscribers are to be faster than a program that does nothing but write to them, they must not
+even copy: with `discard` the kernel drops what has arrived (MSG_TRUNC, tcp(7)), and events are reckoned from
+bytes, short of the truth by less than SLACK.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,9 @@ from collections.abc import Callable
 from benchmarks.load import events, http2
 
 READ = 256 * 1024
+DROP = 4 * 2**20
+FRAME_LIMIT = 16_384
+SLACK = 64  # events of each subscriber that lets bytes go
 UPDATE_AFTER = 2**28  # bytes received before the windows are opened again
 REQUEST = b"\0" + (8).to_bytes(4, "big") + b"\x0a\x06system"  # RequestMessage{Filter: "system"}
 TELL = 2048  # events between two words to the source
@@ -36,6 +44,8 @@ class Subscriber:
         authorities: tuple[str, ...] = ("localhost",),
         plain: bool = False,
         latency: bool = False,
+        discard: bool = False,
+        packed: bool = True,
         path: str = events.LOGS_PATH,
         event_bytes: int = events.EVENT_BYTES,
         window: int = http2.LARGEST_WINDOW,
@@ -48,11 +58,14 @@ class Subscriber:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.plain = plain
         self.latency = latency
+        self.discard = discard
+        self.full = (FRAME_LIMIT // (event_bytes + 5) if packed else 1) * (event_bytes + 5)  # of a DATA frame
         self.frame = event_bytes + 5
         self.bytes = 0  # of messages, prefixes included
         self.latencies: list[int] = []
         self.streams: dict[int, Stream] = {}
         self.wire = 0
+        self.dropped_wire = 0
         self._since_update = 0
         self._stream_since: dict[int, int] = {}
         self._kind = self._flags = self._stream = 0
@@ -79,7 +92,27 @@ class Subscriber:
         self.sock.sendall(out)
 
     def events(self) -> int:
+        """Events received."""
         return self.bytes // self.frame
+
+    def letting_go(self) -> bool:
+        """Whether what comes now is to be dropped unseen: all frames but DATA have come."""
+        return self.discard and self.answered()
+
+    def dropped(self, size: int) -> None:
+        """`size` bytes have been dropped, of DATA frames as full of events as 16 KiB allow, or of one event each."""
+        self.wire += size
+        if self.plain:
+            self.bytes += size
+            return
+        self.dropped_wire += size
+        self.bytes = self.dropped_wire * self.full // (self.full + http2.HEADER)
+        self._since_update += size
+        if self._since_update >= UPDATE_AFTER:
+            # A little less than came, so that the windows are never opened too far.
+            for stream in (0, *self.streams):
+                self.sock.sendall(http2.window_update(stream, self._since_update * 49 // 50))
+            self._since_update = 0
 
     def answered(self) -> bool:
         """Have all streams got their response headers?"""
@@ -190,6 +223,7 @@ class Sink:
     def __init__(self, subscribers: list[Subscriber]) -> None:
         self.subscribers = subscribers
         self._buffer = bytearray(READ)
+        self._unseen = bytearray(DROP if any(s.discard for s in subscribers) else 0)  # never written to
         self._poll = select.epoll()
         self.tell: Callable[[int], None] | None = None  # what the slowest subscriber has, every TELL events
         self._told = 0
@@ -205,10 +239,14 @@ class Sink:
         ready = self._poll.poll(timeout)
         for fd, _ in ready:
             subscriber = self._by_fd[fd]
-            size = subscriber.sock.recv_into(self._buffer, READ, socket.MSG_DONTWAIT)
+            if subscriber.letting_go():
+                size = subscriber.sock.recv_into(self._unseen, DROP, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
+                subscriber.dropped(size)
+            else:
+                size = subscriber.sock.recv_into(self._buffer, READ, socket.MSG_DONTWAIT)
+                subscriber.take(self._buffer, size)
             if not size:
                 raise ConnectionError(f"closed after {subscriber.events()} events")
-            subscriber.take(self._buffer, size)
         return bool(ready)
 
     def until(self, count: int, timeout: float, stall: float) -> bool:

@@ -41,7 +41,7 @@ def start(nodes: list[int], *, buffer: int = 16_384, splice: bool = False) -> It
         argv = [program, "-db", "-f", str(folder / "haproxy.cfg")]
         with process.program(argv, cpus=process.contender_cpus(), folder=folder) as (child, log):
             process.wait_listening(ports[-1], child, log)
-            yield process.Contender("haproxy", ports, child, log)
+            yield process.Contender("haproxy", ports, child, log, packs=False)
 
 
 @contextlib.contextmanager

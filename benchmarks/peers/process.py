@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import measure
@@ -32,13 +32,14 @@ class Contender:
         ports: where subscribers connect; one, or one a node where the program cannot do otherwise.
         pids: the processes whose run time counts.
         log: what it printed.
+        packs: whether it fills DATA frames with events, or passes on the node's, of one event each.
     """
 
     name: str
     ports: list[int]
     process: subprocess.Popen[str]
     log: Path
-    notes: dict[str, object] = field(default_factory=dict)
+    packs: bool = True
 
     @property
     def pids(self) -> list[int]:

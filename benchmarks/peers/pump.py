@@ -64,7 +64,7 @@ def _write(port: int, count: int) -> None:
 
 @contextlib.contextmanager
 def start(nodes: list[int]) -> Iterator[process.Contender]:
-    """Needs nodes and a subscriber that are plain: no HTTP/2."""
+    """Needs a node and a subscriber that are plain: no HTTP/2."""
     with _start("relay", str(nodes[0])) as contender:
         yield contender
 
