@@ -26,7 +26,7 @@ def connect(port: int, receive_buffer: int = 0, host: str = "127.0.0.1") -> sock
 
 
 class Client(Wire):
-    """A client's connection; see `Wire` for the arguments."""
+    """A client's connection: to a loopback port, or on a socket that is connected; see `Wire` for the arguments."""
 
     def __init__(
         self,
@@ -38,9 +38,10 @@ class Client(Wire):
         answer: bool = True,
         read: bool = True,
         receive_buffer: int = 0,
+        sock: socket.socket | None = None,
     ) -> None:
         super().__init__(
-            connect(port, receive_buffer),
+            sock or connect(port, receive_buffer),
             client=True,
             settings=settings,
             segment=segment,

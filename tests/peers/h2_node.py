@@ -81,9 +81,9 @@ class NodeConnection(Wire):
 class Node:
     """A listening socket; the test accepts and drives each connection itself."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", listener: socket.socket | None = None) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family, backlog=512)
+        self._listener = listener or socket.create_server((host, 0), family=family, backlog=512)
         self._listener.settimeout(WAIT)
         self.host = host
         self.port: int = self._listener.getsockname()[1]
