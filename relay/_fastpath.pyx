@@ -639,6 +639,7 @@ cdef class Cursor:
         cdef const uint8_t *start = NULL
         cdef size_t size = 0
         cdef uint32_t frames
+        cdef bint nothing
         cdef bytes result
         cdef char *body
         eventfd_clear(reader.wake)
@@ -650,9 +651,10 @@ cdef class Cursor:
                 with nogil:
                     journal_lock(&feed.journal)
                     # An append between the two locks must not be missed.
-                    reader.waiting = reader.place.sequence == feed.journal.next
+                    nothing = reader.place.sequence == feed.journal.next
+                    reader.waiting = nothing
                     journal_unlock(&feed.journal)
-                return b"" if reader.waiting else self.read(max_bytes)
+                return b"" if nothing else self.read(max_bytes)
             try:
                 frames = place_take(&feed.journal, &reader.place, max_bytes, &start, &size)
                 if frames == 0:
