@@ -313,12 +313,10 @@ cdef inline void place_at_start(Place *place) noexcept nogil:
 
 
 cdef inline void place_at_oldest(Journal *journal, Place *place) noexcept nogil:
+    """Before the oldest frame held; settling finds the segment."""
     place_at_start(place)
     place.sequence = journal.first
     place.end_sequence = journal.first
-    place.segment = journal.oldest
-    if place.segment != NULL:
-        place.number = place.segment.number
 
 
 cdef inline void place_at_head(Journal *journal, Place *place) noexcept nogil:

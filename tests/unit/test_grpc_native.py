@@ -66,7 +66,9 @@ def test_status(text: bytes) -> None:
 # Header values
 
 
-TEXTS = st.one_of(st.binary(max_size=60), st.text(max_size=40).map(str.encode), st.from_regex(rb"(%[0-9a-g]?|x){0,20}"))
+TEXTS = st.one_of(
+    st.binary(max_size=60), st.text(max_size=40).map(str.encode), st.from_regex(rb"(%[0-9a-gA-G]{0,2}|x){0,20}")
+)
 
 
 @given(TEXTS)
@@ -91,6 +93,7 @@ def test_cut_message_is_still_utf8(text: str, room: int) -> None:
 
 @given(TEXTS, st.one_of(st.just(ROOM), st.integers(0, 20)), st.booleans())
 @example(b"%41%4a%4A%zz%4", ROOM, False)
+@example(b"%4g%g4%4G%/0%:0%@0%`0", ROOM, False)
 @example(b"%", ROOM, True)
 @example(b"%f", ROOM, True)
 def test_message_decode(text: bytes, room: int, in_place: bool) -> None:
@@ -125,6 +128,7 @@ def test_content_types_of_grpc(text: bytes) -> None:
         b"application/grpc+",
         b"application/grpc+protobuf",
         b"application/grpc+prot",
+        b"application/grpc+protx",
         b"application/grpcx",
         b"application/grpc ",
         b"application/grpc x;",

@@ -106,6 +106,9 @@ def test_without_memory_a_new_timer_is_refused_and_the_others_stay() -> None:
 
 def test_reserve_refuses_what_cannot_be() -> None:
     timers = ShownTimers(1)
+    timers.fail_at(1)
     for count in (2**32 - 1, 2**63, 2**64 - 1):
         assert timers.reserve(count) == "STATUS_NO_MEMORY"
-    assert timers.memory_taken == 0
+    # The armed failure is still there: no memory was asked for.
+    assert timers.reserve(1) == "STATUS_NO_MEMORY"
+    assert timers.reserve(1) == "STATUS_OK"
