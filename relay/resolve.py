@@ -60,7 +60,7 @@ class Resolver:
             try:
                 found = self._lookup(host, port)
                 addresses = tuple(dict.fromkeys(str(address[4][0]) for address in found))
-            except (OSError, UnicodeError) as reason:
+            except Exception as reason:  # whatever it is, its node must hear of it, or it waits for ever
                 error = f"cannot resolve {host}: {getattr(reason, 'strerror', None) or reason}"
             else:
                 if not addresses:

@@ -295,6 +295,22 @@ def test_a_feed_that_lived_for_a_minute_starts_its_backoff_afresh(world: World) 
     assert world.clock.pending() == [0.5]
 
 
+def test_a_feed_that_never_lived_for_a_minute_keeps_its_backoff(world: World) -> None:
+    node = world.streaming_node()
+    world.end_stream(node, LOGS)
+    for delay, life in ((0.5, 40), (1.0, 40), (2.0, 40)):
+        assert world.clock.pending() == [delay]
+        world.clock.advance(delay + life)
+        world.end_stream(node, LOGS)
+    world.lose(node)
+    world.clock.advance(100)
+    world.names.answer("10.0.0.1")
+    world.report(node, NodeState.STREAMING)
+    world.clock.advance(1)
+    world.end_stream(node, LOGS)
+    assert world.clock.pending() == [8.0]
+
+
 def test_a_feed_that_the_node_lacks_is_given_up_for_this_connection(world: World) -> None:
     node = world.streaming_node()
     world.end_stream(node, MESSAGES, UNIMPLEMENTED)
@@ -454,7 +470,7 @@ def resolve(host: str, lookup: Callable[[str, int], Any]) -> tuple[tuple[str, ..
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[tuple[tuple[str, ...], str]] = loop.create_future()
         Resolver(loop, lookup).resolve(host, 5, lambda addresses, error: answer.set_result((addresses, error)))
-        return await answer
+        return await asyncio.wait_for(answer, 10)
 
     return asyncio.run(run())
 
@@ -465,6 +481,10 @@ def entry(address: str) -> tuple[Any, ...]:
 
 def never(host: str, port: int) -> Any:
     raise AssertionError("asked")
+
+
+def test_an_unexpected_failure_is_told_like_any_other() -> None:
+    assert resolve("a", never) == ((), "cannot resolve a: asked")
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "::1"])
