@@ -278,6 +278,8 @@ cdef struct Connection:
     uint32_t waiting_readers   # of those, such that have read everything
     bint leisurely             # watched by the second epoll
     uint8_t settled            # flushes in a row that left nothing
+    int32_t last_opened        # ids of the last stream its client opened,
+    int32_t opened_before      # and of the one before
     uint64_t second            # controls are counted by second
     uint32_t controls
     uint8_t preface[PREFACE]

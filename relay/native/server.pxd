@@ -17,7 +17,7 @@ from relay.native.nghttp2 cimport (
     NGHTTP2_CANCEL, NGHTTP2_DATA, NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY, NGHTTP2_ENHANCE_YOUR_CALM,
     NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_FLOODED, NGHTTP2_ERR_PAUSE, NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK,
     NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE, NGHTTP2_GOAWAY, NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS,
-    NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS,
+    NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY, NGHTTP2_PROTOCOL_ERROR, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS,
     NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, nghttp2_data_provider,
     nghttp2_data_source, nghttp2_frame, nghttp2_frame_hd, nghttp2_is_fatal, nghttp2_session,
     nghttp2_session_callbacks, nghttp2_session_callbacks_new,
@@ -196,6 +196,11 @@ cdef inline int server_on_begin_frame(nghttp2_session *session, const nghttp2_fr
     cdef Reactor *reactor = connection.reactor
     cdef uint64_t second
     cdef uint32_t cost = CONTROL_COST
+    if hd.type == NGHTTP2_HEADERS and connection.opened_before < hd.stream_id < connection.last_opened:
+        # Opening a stream closes all idle ones below it (RFC 9113, 5.1.1). nghttp2 lets this pass, as it may be a late
+        # frame of a stream that it has forgotten; between the last two that were opened there never was one.
+        server_terminate(reactor, connection, NGHTTP2_PROTOCOL_ERROR)
+        return 0
     if hd.type == NGHTTP2_DATA:
         if hd.length != 0 or hd.flags & NGHTTP2_FLAG_END_STREAM:
             return 0
@@ -226,6 +231,8 @@ cdef inline int server_on_begin_headers(nghttp2_session *session, const nghttp2_
     if stream == NULL:
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
     nghttp2_session_set_stream_user_data(session, frame.hd.stream_id, stream)
+    connection.opened_before = connection.last_opened
+    connection.last_opened = frame.hd.stream_id
     return 0
 
 
