@@ -316,13 +316,11 @@ cdef inline void place_at_oldest(Journal *journal, Place *place) noexcept nogil:
     """Before the oldest frame held; settling finds the segment."""
     place_at_start(place)
     place.sequence = journal.first
-    place.end_sequence = journal.first
 
 
 cdef inline void place_at_head(Journal *journal, Place *place) noexcept nogil:
     place_at_start(place)
     place.sequence = journal.next
-    place.end_sequence = journal.next
     place.segment = journal.newest
     if place.segment != NULL:
         place.number = place.segment.number

@@ -526,6 +526,7 @@ cdef struct Reactor:
     uint32_t locked            # journals whose lock the reactor holds, by bit
     Mailbox mailbox
     int epoll
+    uint64_t descriptors       # one with this number or above is not for clients
     int spare_fd               # given up to refuse a connection when descriptors are used up
     Connection wake            # CONNECTION_WAKE
     int leisure                # the second epoll

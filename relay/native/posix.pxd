@@ -144,6 +144,15 @@ cdef extern from "<unistd.h>" nogil:
     int dup(int fd)
 
 
+cdef extern from "<sys/resource.h>" nogil:
+    ctypedef unsigned long rlim_t
+    struct rlimit:
+        rlim_t rlim_cur
+    enum:
+        RLIMIT_NOFILE
+    int getrlimit(int resource, rlimit *limit)
+
+
 cdef extern from "<fcntl.h>" nogil:
     enum:
         F_DUPFD_CLOEXEC

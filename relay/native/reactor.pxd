@@ -38,8 +38,8 @@ from relay.native.node cimport node_callbacks_new, node_free, node_lost, node_re
 from relay.native.output cimport tail_abandon
 from relay.native.posix cimport (
     CLOCK_MONOTONIC, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, O_CLOEXEC,
-    O_RDONLY, TIMER_ABSTIME, clock_nanosleep, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, iovec,
-    monotonic, open, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock, timespec,
+    O_RDONLY, RLIMIT_NOFILE, TIMER_ABSTIME, clock_nanosleep, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, getrlimit, iovec,
+    monotonic, open, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock, rlimit, timespec,
 )
 from relay.native.server cimport (
     server_accept, server_callbacks_new, server_linger, server_lost, server_received, server_timer, stream_deadline,
@@ -56,6 +56,7 @@ cdef enum:
     GATHER_READS = 3           # and so many reads be expected while it waits
     FLUSH_GRACE = 250000000    # ns after the shutdown's deadline in which last frames leave
     LEISURE_EVENTS = 256
+    DESCRIPTORS_KEPT = 16
     PAUSE_LEAST = 20000        # ns: a shorter sleep than this is not worth its system call
 
 
@@ -506,12 +507,21 @@ cdef inline void reactor_unlist(Reactor *reactor) noexcept nogil:
         dirty = following
 
 
+cdef inline void reactor_descriptors(Reactor *reactor) noexcept nogil:
+    """How many descriptors clients may use up: the process keeps some for nodes' new connections, files, the resolver."""
+    cdef rlimit limit
+    reactor.descriptors = UINT64_MAX
+    if getrlimit(RLIMIT_NOFILE, &limit) == 0 and limit.rlim_cur > 2 * DESCRIPTORS_KEPT:
+        reactor.descriptors = limit.rlim_cur - DESCRIPTORS_KEPT
+
+
 cdef inline void reactor_run(Reactor *reactor) noexcept nogil:
     """The thread's whole life. The caller has released the GIL."""
     cdef uint64_t tick
     cdef int number
     cdef Report *report
     reactor.now = monotonic()
+    reactor_descriptors(reactor)
     tick = reactor.now + TICK
     while not reactor.stopped:
         reactor_turn(reactor, tick)

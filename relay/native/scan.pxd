@@ -8,7 +8,7 @@ Java's 4.35.1 and Python's 7.36.2):
 - Varints have at most 10 bytes, over-long forms included, and 64 bits: Go refuses more in the tenth byte.
 - Tags and lengths have at most 5 bytes, and a tag 32 bits: upb's rule.
 - Field number 0, wire types 6 and 7, an end of a group that is not open, and anything that reaches
-  beyond its message: refused by all.
+  beyond its message: refused by all (but number 0 in an unknown group passes upb).
 - A known field with a wire type that is not its own is an unknown field to all of them, and passes.
 - Unknown fields have to be whole, no more: a group is walked to its end, bytes may be anything.
 - Messages and groups nest at most 99 deep beneath the event: Java's lite runtime and older versions of upb

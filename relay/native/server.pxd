@@ -356,6 +356,11 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
                 reactor.spare_fd = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
                 continue
             return
+        if <uint64_t> fd >= reactor.descriptors:
+            reactor.limits[LIMIT_DESCRIPTORS] += 1
+            send(fd, relay_refusal, 46, MSG_DONTWAIT | MSG_NOSIGNAL)
+            close(fd)
+            continue
         if reactor.client_count >= reactor.settings.max_connections:
             reactor.limits[LIMIT_CONNECTIONS] += 1
             send(fd, relay_refusal, 46, MSG_DONTWAIT | MSG_NOSIGNAL)
