@@ -54,7 +54,6 @@ def texts(draw: DrawFn) -> bytes:
     filler = draw(SIZES) * b"a"
     piece = draw(
         st.one_of(
-            st.just(b""),
             st.text(max_size=8).map(str.encode),
             st.lists(st.sampled_from(EDGES), max_size=6).map(bytes),
             st.binary(max_size=6),
@@ -124,17 +123,38 @@ def bodies(draw: DrawFn, number: int, body: Made) -> Made:
 
 
 @st.composite
+def strings(draw: DrawFn, number: int) -> Made:
+    text = draw(texts())
+    return draw(bodies(number, Made(text, oracle_utf8.repaired(text)[0])))
+
+
+@st.composite
+def nested(draw: DrawFn, number: int, descriptor: Any) -> Made:
+    return draw(bodies(number, draw(messages(descriptor))))
+
+
+@st.composite
 def known_fields(draw: DrawFn, descriptor: Any) -> Made:
-    """A field of the schema, now and then with another wire type than its own."""
-    entry = draw(st.sampled_from(list(descriptor.fields)))
-    if draw(st.integers(0, 9)) == 0:
-        return draw(st.one_of(scalars(entry.number), groups(entry.number)))
+    """A field of the schema: strings and messages as often as numbers, however few there are of them."""
+    by_type: dict[int, list[Any]] = {}
+    for entry in descriptor.fields:
+        by_type.setdefault(entry.type, []).append(entry)
+    entry = draw(st.sampled_from(list(by_type.values())).flatmap(st.sampled_from))
     if entry.type == entry.TYPE_STRING:
-        text = draw(texts())
-        return draw(bodies(entry.number, Made(text, oracle_utf8.repaired(text)[0])))
+        return draw(strings(entry.number))
     if entry.type == entry.TYPE_MESSAGE:
-        return draw(bodies(entry.number, draw(messages(entry.message_type))))
-    return draw(st.one_of(scalars(entry.number), blobs(entry.number)))
+        return draw(nested(entry.number, entry.message_type))
+    return draw(scalars(entry.number))
+
+
+@st.composite
+def mistyped_fields(draw: DrawFn, descriptor: Any) -> Made:
+    """A field of the schema with another wire type than its own, which makes it unknown."""
+    entry = draw(st.sampled_from(list(descriptor.fields)))
+    kinds = [scalars(entry.number), groups(entry.number)]
+    if entry.type not in (entry.TYPE_STRING, entry.TYPE_MESSAGE):
+        kinds.append(blobs(entry.number))
+    return draw(st.one_of(kinds))
 
 
 @st.composite
@@ -151,7 +171,8 @@ def strangers(draw: DrawFn, descriptor: Any) -> Made:
 @st.composite
 def messages(draw: DrawFn, descriptor: Any) -> Made:
     """A well-formed message of any type."""
-    made = draw(st.lists(st.one_of(known_fields(descriptor), strangers(descriptor)), max_size=8))
+    often, seldom = known_fields(descriptor), [mistyped_fields(descriptor), strangers(descriptor)]
+    made = draw(st.lists(st.one_of(often, often, often, *seldom), max_size=8))
     return Made(b"".join(one.raw for one in made), b"".join(one.repaired for one in made))
 
 

@@ -29,15 +29,21 @@ class Field(NamedTuple):
     body: bytes  # what a length is of; empty for other fields
 
 
+def read_tag(reader: Reader) -> tuple[int, int]:
+    ahead = Reader(reader.data)
+    tag = reader.tag()
+    if tag is None:
+        value = ahead.varint()
+        raise Malformed("tag" if value is None or value >= 8 else "number 0")
+    return tag
+
+
 def fields(data: bytes, depth: int) -> Iterator[Field]:
     """The fields of a message that is `depth` messages deep in an event."""
     reader = Reader(data)
     while reader.data:
         start = reader.data
-        tag = reader.tag()
-        if tag is None:
-            raise Malformed("tag")
-        number, wire = tag
+        number, wire = read_tag(reader)
         value = reader.data
         body = b""
         if wire == BYTES:
@@ -77,9 +83,7 @@ def skip_group(reader: Reader, number: int, depth: int) -> None:
     if depth > DEPTH:
         raise Malformed("depth")
     while True:
-        tag = reader.tag()
-        if tag is None:
-            raise Malformed("tag")
+        tag = read_tag(reader)
         if tag == (number, GROUP_END):
             return
         skip(reader, *tag, depth)
