@@ -434,7 +434,7 @@ def test_headers_beyond_the_limit(engine: Start) -> None:
     with h2_client.Client(relay.port) as wire, h2_client.Client(relay.port) as other:
         assert wire.check(1) == 1
         assert wire.h2.remote_settings.max_header_list_size == 4096
-        stream = wire.open(feeds.HEALTH_CHECK, tuple((f"x-{number}", "y" * 100) for number in range(200)))
+        stream = wire.open(feeds.HEALTH_CHECK, tuple((f"x-{number}", "y" * 100) for number in range(200)), end=True)
         wire.wait(lambda wire: wire.streams[stream].over or wire.goaway, "refusal")
         over = wire.streams[stream]
         assert wire.goaway or over.reset is not None or over.headers[":status"] == "431" or over.status[0] == 8
