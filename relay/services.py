@@ -216,10 +216,10 @@ class Reflection:
             for name in self._services:
                 response.list_services_response.service.add(name=name)
         elif kind == "file_by_filename":
-            self._add_files(response, self._pool.FindFileByName(request.file_by_filename))
+            self.add_files(response, self._pool.FindFileByName(request.file_by_filename))
         elif kind == "file_containing_symbol":
             symbol = request.file_containing_symbol
-            self._add_files(response, self._pool.FindFileContainingSymbol(symbol))
+            self.add_files(response, self._pool.FindFileContainingSymbol(symbol))
         else:  # no message of these services has extensions
             if kind == "all_extension_numbers_of_type":
                 name = request.all_extension_numbers_of_type
@@ -228,7 +228,7 @@ class Reflection:
             else:
                 raise KeyError(kind)
 
-    def _add_files(self, response: Any, file: Any) -> None:
+    def add_files(self, response: Any, file: Any) -> None:
         """The file and all that it depends on, each once, dependencies behind."""
         waiting, seen = [file], {file.name}
         while waiting:

@@ -155,14 +155,18 @@ def test_the_end_settles_everything_that_waits(end: str) -> None:
         try:
             await pair.streaming()
             stopped = pair.node.stopped
-            # A drain that cannot end by itself: the reader's engine ends without a word.
+            # This cursor never reads, so that the drain cannot end by itself.
+            cursor = _fastpath.Cursor(pair.node.native, LOGS)
+            await pair.node.publish(LOGS, events.frame(events.event(LOGS)))
             waiting = asyncio.ensure_future(pair.node.drain(LOGS))
+            await asyncio.sleep(0)
             if end == "shutdown":
                 pair.node.shutdown(0)
             else:
                 pair.node.close()
             assert (await stopped).code == 0
             await waiting
+            cursor.close()
             await pair.node.drain(LOGS)
             await pair.node.publish(LOGS, events.frame(events.event(LOGS)))
         finally:

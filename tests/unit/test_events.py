@@ -39,8 +39,17 @@ def test_the_same_seed_and_name_give_the_same_bytes(seed: int, name: str) -> Non
 
 
 def test_another_seed_or_name_gives_other_events() -> None:
-    assert first(5) != first(5, seed=1)
-    assert first(5) != first(5, name="node-2")
+    usual, other_seed, other_name = Node("a").event(LOGS), Node("a", seed=1).event(LOGS), Node("b").event(LOGS)
+    assert len({usual.ContainerID, other_seed.ContainerID, other_name.ContainerID}) == 3
+
+
+def test_the_entries_of_a_map_are_in_order() -> None:
+    """Else the same event would be other bytes in another process."""
+    keys = [f"key-{number:02d}" for number in range(40)]
+    log = Log(EventData=dict.fromkeys(reversed(keys), "v"))
+    framed = frame(log)
+    assert sorted(keys, key=lambda key: framed.index(key.encode())) == keys
+    assert list(json.loads(as_json(log))["EventData"]) == keys
 
 
 def test_the_bytes_stay_those_of_this_version() -> None:
@@ -188,6 +197,14 @@ def test_a_line_is_cut_to_its_width(seed: int, feed: int, width: int) -> None:
     assert len(cut) <= width
     assert cut == whole if len(whole) <= width else cut.endswith("…")
     assert whole.startswith(cut.removesuffix("…").rstrip())
+
+
+def test_a_line_that_just_fits_is_not_cut() -> None:
+    event = Node("n").event(LOGS)
+    whole = as_line(event)
+    for colours in (False, True):
+        assert as_line(event, colours=colours, width=len(whole)) == as_line(event, colours=colours)
+    assert as_line(event, width=len(whole) - 1) == whole[:-2] + "…"
 
 
 def test_an_event_cannot_drive_the_terminal() -> None:

@@ -97,8 +97,17 @@ def test_counters_are_json_whatever_the_level_and_the_terminal(terminal: bool) -
     assert line["caller"].startswith("unit/test_log.py:")
 
 
-def test_a_closed_stream_ends_nothing() -> None:
+def test_a_closed_stream_ends_nothing_and_is_not_complained_about(capsys: pytest.CaptureFixture[str]) -> None:
     stream = set_up()
     stream.close()
     logger.info("unheard")
     log.counters({})
+    assert capsys.readouterr() == ("", "")
+
+
+def test_asyncio_does_not_fill_the_debug_log() -> None:
+    stream = set_up()
+    logging.getLogger("asyncio").info("about itself")
+    logging.getLogger("asyncio").warning("about us")
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["msg"] == "about us"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay import kubearmor_pb2
 from relay.engine import CallEvent, CallReport
-from relay.services import HEALTH_CHECK, HEALTH_WATCH, PATHS, REFLECTION_PATHS, Services
+from relay.services import HEALTH_CHECK, HEALTH_WATCH, PATHS, REFLECTION_PATHS, Reflection, Services
 
 OK, INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 0, 3, 5, 8, 13, 14
 REFLECTION_V1, REFLECTION_V1ALPHA = REFLECTION_PATHS
@@ -207,6 +207,16 @@ def test_a_file_is_found_by_its_name() -> None:
     name = kubearmor_pb2.DESCRIPTOR.name
     (file,) = files(ask(Client(), file_by_filename=name))
     assert file.SerializeToString() == kubearmor_pb2.DESCRIPTOR.serialized_pb
+
+
+def test_a_file_comes_once_with_all_that_it_imports() -> None:
+    imports = {"top": ["left", "right"], "left": ["base"], "right": ["base"], "base": []}
+    pool = descriptor_pool.DescriptorPool()
+    for name in ("base", "left", "right", "top"):
+        pool.Add(descriptor_pb2.FileDescriptorProto(name=name, dependency=imports[name]))
+    response = ServerReflectionResponse()
+    Reflection().add_files(response, pool.FindFileByName("top"))
+    assert [file.name for file in files(response)] == ["top", "left", "right", "base"]
 
 
 @pytest.mark.parametrize(
