@@ -12,7 +12,7 @@ from relay import feeds
 
 from . import events
 
-WAIT = 20.0
+WAIT = 30.0
 
 
 def channel(port: int, **options: object) -> grpc.Channel:

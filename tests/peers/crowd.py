@@ -14,7 +14,7 @@ from relay import feeds
 from . import events
 from .h2_client import GRPC_HEADERS, connect
 
-WAIT = 20.0
+WAIT = 30.0
 HEADERS, SETTINGS = 1, 4
 
 

@@ -23,7 +23,7 @@ KUBEARMOR = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
-WAIT = 10.0
+WAIT = 30.0
 
 
 class _End:

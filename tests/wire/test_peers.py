@@ -1,5 +1,7 @@
 """The peers against each other: what a test of the relay takes for granted of the other side."""
 
+import contextlib
+
 import grpc
 import pytest
 from peers import client, events, h2_client, h2_node, node
@@ -114,6 +116,20 @@ def test_the_byte_level_peers_follow_windows() -> None:
         connection.say(events.LOGS, events.frame(sent))
         assert wire.wait_messages(stream, 1) == [sent]
         assert wire.streams[stream].pieces == [1] * 305
+
+
+def test_both_nodes_punish_a_client_that_pings_too_often(go_node: GoNode) -> None:
+    """What the relay must not do: the fourth ping within five minutes is too much for KubeArmor."""
+    with node.Node() as peer:
+        for port in (peer.port, go_node("-send", "").ports[0]):
+            with h2_client.Client(port) as wire:
+                wire.call(feeds.METHODS[events.LOGS], events.request("system"))
+                with contextlib.suppress(OSError):  # it may close before the last one
+                    for number in range(20):
+                        wire.ping(number.to_bytes(8))
+                wire.wait(lambda wire: wire.goaway, "GOAWAY")
+                assert wire.goaway is not None
+                assert (wire.goaway[0], wire.goaway[2]) == (11, b"too_many_pings")
 
 
 def test_go_peers_understand_each_other(go_node: GoNode, go_client: GoClient) -> None:
