@@ -60,15 +60,16 @@ def run(settings: Settings) -> int:
         native = make_engine(settings)
         for listener in sockets:
             native.listen(listener.fileno())
+        where = [str(Address(*listener.getsockname()[:2])) for listener in sockets]
     finally:
         for listener in sockets:
             listener.close()
-    return asyncio.run(serve(settings, native))
+    return asyncio.run(serve(settings, native, where))
 
 
-async def serve(settings: Settings, native: _fastpath.Engine) -> int:
-    """Run an engine that listens already, to its end; returns the exit code."""
-    relay = startup(settings, native)
+async def serve(settings: Settings, native: _fastpath.Engine, where: list[str]) -> int:
+    """Run an engine that listens already, at `where`, to its end; returns the exit code."""
+    relay = startup(settings, native, where)
     try:
         reason, code = await main_loop(relay)
         return await shutdown(relay, reason, code)
@@ -83,7 +84,7 @@ def make_engine(settings: Settings) -> _fastpath.Engine:
     """An engine as the settings want it.
 
     Raises:
-        SettingsError: the engine refuses one of them.
+        SettingsError: the engine refuses one of them, or gets no memory or descriptors.
     """
     try:
         return _fastpath.Engine(
@@ -93,9 +94,11 @@ def make_engine(settings: Settings) -> _fastpath.Engine:
         )
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    except (OSError, MemoryError) as error:
+        raise SettingsError(f"the engine cannot start: {error}") from None
 
 
-def startup(settings: Settings, native: _fastpath.Engine) -> Relay:
+def startup(settings: Settings, native: _fastpath.Engine, where: list[str]) -> Relay:
     """Start the reactor and everything around it."""
     loop = asyncio.get_running_loop()
     engine = Engine(native)
@@ -103,30 +106,32 @@ def startup(settings: Settings, native: _fastpath.Engine) -> Relay:
     services = Services(native)
     relay = Relay(settings, engine, nodes, services, loop.create_future())
 
-    engine.on_node = nodes.on_node
-    engine.on_stream = nodes.on_stream
-    engine.on_call = services.on_call
-    engine.on_subscriber = lambda report: on_subscriber(relay, report)
-    engine.stopped.add_done_callback(lambda stopped: _engine_stopped(relay, stopped.result()))
-    loop.set_exception_handler(lambda _, context: _defect(relay, context))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _end_signal, relay, number)
-    loop.add_signal_handler(signal.SIGUSR1, log_counters, relay)
+    watch(relay)
 
     native.handle(PATHS)
     engine.start()
     services.set_serving(True)
     logger.info(
         "serving",
-        extra=log.fields(
-            address=str(Address(settings.bind or "::", settings.port)),
-            journal_bytes=settings.journal_budget,
-            nodes=len(settings.nodes),
-        ),
+        extra=log.fields(address=",".join(where), journal_bytes=settings.journal_budget, nodes=len(settings.nodes)),
     )
-    for where in settings.nodes:
-        nodes.add(where)
+    for node in settings.nodes:
+        nodes.add(node)
     return relay
+
+
+def watch(relay: Relay) -> None:
+    """Set what is called when the engine reports, a signal comes, or something fails."""
+    loop = asyncio.get_running_loop()
+    relay.engine.on_node = relay.nodes.on_node
+    relay.engine.on_stream = relay.nodes.on_stream
+    relay.engine.on_call = relay.services.on_call
+    relay.engine.on_subscriber = lambda report: on_subscriber(relay, report)
+    relay.engine.stopped.add_done_callback(lambda stopped: _engine_stopped(relay, stopped.result()))
+    loop.set_exception_handler(lambda _, context: _defect(relay, context))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _end_signal, relay, number)
+    loop.add_signal_handler(signal.SIGUSR1, log_counters, relay)
 
 
 # --- main loop ------------------------------------------------------------------------
