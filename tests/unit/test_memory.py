@@ -125,12 +125,19 @@ def test_resize_of_nothing_takes() -> None:
 
 def test_counters_hold_when_threads_share_them() -> None:
     memory = shown.Memory()
-    threads = [threading.Thread(target=memory.churn, args=(size, 20_000)) for size in (8, 100, 1000)]
+    rounds = 300_000  # long enough for the threads to overlap, even on one processor
+    start = threading.Barrier(3)
+
+    def churn(size: int) -> None:
+        start.wait()
+        memory.churn(size, rounds)
+
+    threads = [threading.Thread(target=churn, args=(size,)) for size in (8, 100, 1000)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert memory.counters() == (0, 0, 60_000, 0)
+    assert memory.counters() == (0, 0, 3 * rounds, 0)
 
 
 @pytest.mark.parametrize(("name", "grpc", "kind", "text"), shown.statuses(), ids=[row[0] for row in shown.statuses()])
