@@ -485,6 +485,7 @@ def live_briefly() -> None:
     native.close()
 
 
+@pytest.mark.resident
 def test_a_thousand_lives_leave_nothing() -> None:
     for _ in range(50):
         live_briefly()
