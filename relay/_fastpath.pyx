@@ -9,31 +9,31 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memset
 
 from relay.native.counters cimport snapshot_fill, snapshot_free
 from relay.native.journal cimport (
-    Place, Segment, journal_floor, journal_lock, journal_pin, journal_unlock, journal_unpin, place_advance,
-    place_at_head, place_at_start, place_frame_size, place_settle, place_take, relay_frame_length,
+    Segment, journal_floor, journal_lock, journal_pin, journal_unlock, journal_unpin, place_advance,
+    place_at_head, place_at_start, place_frame_size, place_take, relay_frame_length,
 )
 from relay.native.mailbox cimport command_new, eventfd_clear, mailbox_command
 from relay.native.memory cimport memory_release, memory_take
 from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT, COMMAND_NODE_OPEN,
-    COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, Command, Feed, FeedCount, FEEDS, LIMITS,
-    Mailbox, Node, NodeCount, PREFIX, Reactor, Reader, Report, SKIP_REASONS, Settings, Snapshot, SubscriberCount,
-    TEXT_BYTES,
+    COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, Command, Feed, FeedCount, FEEDS,
+    LIMITS, Mailbox, Node, NodeCount, PREFIX, Reactor, Reader, Report, SKIP_REASONS, Settings, Snapshot,
+    SubscriberCount, TEXT_BYTES,
 )
-from relay.native cimport model, status as statuses, stream as streams, subscriber as subscribers
+from relay.native cimport model, stream as streams, subscriber as subscribers
 from relay.native.posix cimport (
-    AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, O_NONBLOCK, close as close_fd,
-    errno, eventfd, fcntl, htons, inet_pton, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
-    sockaddr_in, sockaddr_in6,
+    AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, O_NONBLOCK,
+    close as close_fd, errno, eventfd, fcntl, htons, inet_pton, pthread_cond_wait, pthread_mutex_lock,
+    pthread_mutex_unlock, sockaddr_in, sockaddr_in6,
 )
 from relay.native.reactor cimport reactor_free, reactor_init, reactor_run
 from relay.native.status cimport (
-    EXCEPTION_BLOCKING, EXCEPTION_MEMORY, EXCEPTION_OS, EXCEPTION_RUNTIME, EXCEPTION_VALUE, STATUS_COUNT,
-    STATUS_FULL, STATUS_LIMIT, STATUS_OK, STATUS_SHUTDOWN, relay_status_row,
+    EXCEPTION_BLOCKING, EXCEPTION_MEMORY, EXCEPTION_OS, EXCEPTION_VALUE, STATUS_COUNT, STATUS_OK,
+    relay_status_row,
 )
 
 NODE_IDLE = model.NODE_IDLE
@@ -59,7 +59,7 @@ SUBSCRIBER_ENDED = subscribers.SUBSCRIBER_ENDED
 
 STATUS_TEXT = {code: relay_status_row(code).text.decode() for code in range(STATUS_COUNT)}
 
-DEF_FILTERS = ("all", "policy", "system")
+DEFAULT_FILTERS = ("all", "policy", "system")
 FEED_NAMES = ("messages", "alerts", "logs")
 SKIP_NAMES = ("malformed", "oversize", "compressed", "truncated", "budget", "memory")
 LIMIT_NAMES = (
@@ -149,8 +149,8 @@ cdef class Engine:
         self, *, journal_bytes=64 << 20, max_event_bytes=4 << 20, gather_us=500, max_connections=16384,
         max_streams=256, max_header_bytes=16384, max_request_bytes=65536, handshake_timeout=10.0,
         idle_timeout=300.0, max_controls=10000, ping_after=5.0, ping_timeout=20.0, connect_timeout=10.0,
-        check_timeout=5.0, node_silence=10.0, send_buffer=0, unsent_bytes=32 << 20, receive_buffer=0, assembly_bytes=None,
-        remainder_bytes=None, event_per_frame=False
+        check_timeout=5.0, node_silence=10.0, send_buffer=0, unsent_bytes=32 << 20,
+        receive_buffer=0, assembly_bytes=None, remainder_bytes=None, event_per_frame=False
     ):
         cdef Settings *settings
         cdef int code
@@ -274,7 +274,7 @@ cdef class Engine:
             reactor.path_count += 1
             self.paths.append(given)
 
-    def add_node(self, int node, int feeds=7, filters=DEF_FILTERS):
+    def add_node(self, int node, int feeds=7, filters=DEFAULT_FILTERS):
         cdef Command *command
         cdef int feed
         self.live()

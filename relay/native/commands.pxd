@@ -1,6 +1,6 @@
 """What the reactor does with each command from Python."""
 
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint64_t, uint8_t
 from libc.string cimport memcpy
 
 from relay.native.connection cimport connection_end, connection_new, connection_watch
@@ -12,9 +12,9 @@ from relay.native.mailbox cimport mailbox_report, mailbox_take, report_new
 from relay.native.memory cimport memory_release, memory_take_zeroed
 from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT, COMMAND_NODE_OPEN,
-    COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, CONNECTION_CLIENT, CONNECTION_CLOSED,
-    CONNECTION_LISTENER, CONNECTION_NODE, CONNECTION_OPEN, FEEDS, LIMIT_CALLS, PREFIX, REPORT_DRAINED, SKIP_OVERSIZE,
-    STREAM_ANSWER, STREAM_FEED, Command, Connection, DrainTicket, Feed, Node, Reactor, Reader, Report, Stream,
+    COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, CONNECTION_CLIENT,
+    CONNECTION_LISTENER, CONNECTION_OPEN, FEEDS, LIMIT_CALLS, PREFIX, REPORT_DRAINED, SKIP_OVERSIZE,
+    STREAM_FEED, Command, Connection, DrainTicket, Feed, Node, Reactor, Reader, Report, Stream,
 )
 from relay.native.nghttp2 cimport NGHTTP2_REFUSED_STREAM
 from relay.native.node cimport node_connect, node_find, node_new, node_open, node_remove

@@ -13,8 +13,8 @@ from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_LISTENER, CONNECTION_OPENING, Connection, Reactor,
 )
 from relay.native.posix cimport (
-    AF_INET, AF_INET6, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, SOL_SOCKET,
-    close, epoll_ctl, epoll_event, errno, inet_ntop, ntohs, setsockopt, sockaddr_in, sockaddr_in6,
+    AF_INET, AF_INET6, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, close, epoll_ctl,
+    epoll_event, errno, inet_ntop, ntohs, setsockopt, sockaddr_in, sockaddr_in6,
 )
 from relay.native.status cimport STATUS_NO_MEMORY, STATUS_OK, STATUS_SYSTEM
 from relay.native.timers cimport timer_init, timers_clear, timers_reserve, timers_set
@@ -147,7 +147,7 @@ cdef inline void socket_option(int fd, int level, int name, int value) noexcept 
 
 cdef inline void peer_text(const Connection *connection, char *text, size_t size) noexcept nogil:
     """Address and port of the peer, IPv6 in brackets."""
-    cdef char host[64]
+    cdef char host[46]         # INET6_ADDRSTRLEN
     cdef const sockaddr_in *four = <const sockaddr_in *> &connection.peer
     cdef const sockaddr_in6 *six = <const sockaddr_in6 *> &connection.peer
     host[0] = 0

@@ -1,13 +1,12 @@
 """One consistent snapshot of all counters, filled by the reactor for whoever asked."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from relay.native.connection cimport peer_text
-from relay.native.journal cimport place_settle
 from relay.native.memory cimport memory_blocks, memory_bytes, memory_failures, memory_release, memory_take_zeroed
 from relay.native.model cimport (
-    FEEDS, LIMITS, SKIP_REASONS, Feed, FeedCount, Node, NodeCount, Reactor, Snapshot, Stream, SubscriberCount,
+    FEEDS, SKIP_REASONS, Feed, FeedCount, Node, NodeCount, Reactor, Snapshot, Stream, SubscriberCount,
 )
 from relay.native.subscriber cimport subscriber_in_flight, subscriber_settle
 

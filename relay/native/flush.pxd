@@ -5,16 +5,16 @@ from libc.stdint cimport uint8_t
 from relay.native.connection cimport connection_dirty, connection_end
 from relay.native.leisure cimport leisure_judge, leisure_leave
 from relay.native.model cimport (
-    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_NODE, CONNECTION_OPEN, LIMIT_MEMORY,
-    WRITE_ROUNDS, Connection, Reactor,
+    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_NODE, CONNECTION_OPEN, LIMIT_MEMORY, WRITE_ROUNDS,
+    Connection, Reactor,
 )
 from relay.native.nghttp2 cimport (
     NGHTTP2_ERR_NOMEM, nghttp2_session_mem_send, nghttp2_session_want_read, nghttp2_session_want_write,
 )
 from relay.native.node cimport node_windows
 from relay.native.output cimport (
-    OUTPUT_ALL, OUTPUT_FAILED, OUTPUT_NO_MEMORY, OUTPUT_SHORT, output_begin, output_control, output_drop,
-    output_has_room, output_write, tail_write,
+    OUTPUT_ALL, OUTPUT_FAILED, OUTPUT_NO_MEMORY, output_begin, output_control, output_drop, output_has_room,
+    output_write, tail_write,
 )
 from relay.native.server cimport server_linger, server_unsent
 from relay.native.status cimport STATUS_GOAWAY, STATUS_NO_MEMORY, STATUS_PROTOCOL, STATUS_RESET

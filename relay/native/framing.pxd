@@ -14,8 +14,8 @@ from libc.string cimport memcpy
 from relay.native.debug cimport relay_assert, relay_likely
 from relay.native.ingest cimport ingest
 from relay.native.model cimport (
-    CONNECTION_CLOSED, FEEDS, FRAME_HEADER, FRAME_PAYLOAD, NODE_CONNECTION_WINDOW, NODE_WINDOW, Connection, Framer,
-    Node, NodeStream, Reactor,
+    CONNECTION_CLOSED, FEEDS, FRAME_HEADER, FRAME_PAYLOAD, NODE_CONNECTION_WINDOW, NODE_WINDOW, Connection,
+    Framer, Node, NodeStream, Reactor,
 )
 from relay.native.nghttp2 cimport (
     NGHTTP2_CONTINUATION, NGHTTP2_DATA, NGHTTP2_FLAG_END_HEADERS, NGHTTP2_HEADERS, NGHTTP2_PUSH_PROMISE,
@@ -27,7 +27,8 @@ cdef enum:
     FRAMER_DATA                # payload that goes to `ingest`
     FRAMER_PASS                # payload that goes to nghttp2
 
-    # Credit is returned when this part of a window has been taken: often enough never to stall, rarely enough to cost nothing.
+    # Credit is returned when this part of a window has been taken: often enough never to stall, rarely enough to cost
+    # nothing.
     CREDIT_SHARE = 8
 
 
@@ -61,7 +62,9 @@ cdef inline void framer_credit(Framer *framer, NodeStream *stream, uint32_t size
         framer.window_due = True
 
 
-cdef inline int framer_receive(Reactor *reactor, Connection *connection, const uint8_t *data, size_t size) noexcept nogil:
+cdef inline int framer_receive(
+    Reactor *reactor, Connection *connection, const uint8_t *data, size_t size
+) noexcept nogil:
     """All bytes of one read, cut anywhere: 0, or nghttp2's error."""
     cdef Node *node = connection.node
     cdef Framer *framer = &connection.framer

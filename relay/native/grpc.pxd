@@ -8,15 +8,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from relay.native.reader cimport (
-    WIRE_BYTES,
-    WIRE_GROUP,
-    WIRE_VARINT,
-    Reader,
-    reader_be32,
-    reader_bytes,
-    reader_init,
-    reader_tag,
-    reader_u8,
+    WIRE_BYTES, WIRE_GROUP, WIRE_VARINT, Reader, reader_be32, reader_bytes, reader_init, reader_tag, reader_u8,
     reader_varint,
 )
 from relay.native.scan cimport scan_skip_group, scan_skip_scalar

@@ -8,8 +8,8 @@ from relay.native.journal cimport journal_commit, journal_lock, journal_reserve,
 from relay.native.grpc cimport grpc_prefix_write
 from relay.native.memory cimport memory_release, memory_resize
 from relay.native.model cimport (
-    FEEDS, PREFIX, SKIP_BUDGET, SKIP_COMPRESSED, SKIP_MALFORMED, SKIP_MEMORY, SKIP_OVERSIZE, SKIP_TRUNCATED, Feed,
-    NodeStream, Reactor,
+    FEEDS, PREFIX, SKIP_BUDGET, SKIP_COMPRESSED, SKIP_MALFORMED, SKIP_MEMORY, SKIP_OVERSIZE, SKIP_TRUNCATED,
+    Feed, NodeStream, Reactor,
 )
 from relay.native.repair cimport repair_event
 from relay.native.scan cimport SCAN_MALFORMED, SCAN_OK, scan_event
@@ -165,7 +165,9 @@ cdef inline void ingest_reset(Reactor *reactor, NodeStream *stream) noexcept nog
     stream.left = 0
 
 
-cdef inline void ingest_pieces(Reactor *reactor, NodeStream *stream, const uint8_t **at, const uint8_t *end) noexcept nogil:
+cdef inline void ingest_pieces(
+    Reactor *reactor, NodeStream *stream, const uint8_t **at, const uint8_t *end
+) noexcept nogil:
     """Go on with a message that is not whole in the received bytes, up to its end or theirs."""
     cdef size_t count
     if not stream.body:

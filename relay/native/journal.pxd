@@ -15,27 +15,19 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from relay.native.debug cimport relay_assert
 from relay.native.memory cimport Memory, memory_release, memory_take
+from relay.native.posix cimport (
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+)
 from relay.native.status cimport STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t *, const void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
 
 cdef extern from *:
     """
     #include <stdint.h>
-    #include <string.h>
     #ifndef RELAY_FRAME_LENGTH
     #define RELAY_FRAME_LENGTH
     /* The length in a frame's prefix: four bytes, big-endian, after the compression flag. */
     static inline uint32_t relay_frame_length(const uint8_t *frame) {
-        uint32_t length;
-        memcpy(&length, frame + 1, sizeof length);
-        return __builtin_bswap32(length);
+        return (uint32_t)frame[1] << 24 | (uint32_t)frame[2] << 16 | (uint32_t)frame[3] << 8 | frame[4];
     }
     #endif
     """

@@ -11,7 +11,7 @@ LEISURE for an answer. A subscriber that falls behind, or has anything but feeds
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from relay.native.model cimport CONNECTION_CLOSED, Connection, Reactor
+from relay.native.model cimport Connection, Reactor
 from relay.native.posix cimport (
     EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_ctl, epoll_event,
 )

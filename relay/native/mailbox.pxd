@@ -8,14 +8,12 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset, strlen
 
 from relay.native.memory cimport memory_release, memory_take
-from relay.native.model cimport (
-    REPORT_CALL, REPORT_SUBSCRIBER, Command, Mailbox, Node, NodeStream, Reactor, Report, TEXT_BYTES,
-)
+from relay.native.model cimport REPORT_SUBSCRIBER, Command, Mailbox, Node, NodeStream, Reactor, Report, TEXT_BYTES
 from relay.native.posix cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd, pthread_cond_destroy, pthread_cond_init, pthread_mutex_destroy,
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, read, write,
 )
-from relay.native.status cimport STATUS_FULL, STATUS_NO_MEMORY, STATUS_OK, STATUS_SHUTDOWN, STATUS_SYSTEM
+from relay.native.status cimport STATUS_FULL, STATUS_OK, STATUS_SHUTDOWN, STATUS_SYSTEM
 
 cdef enum:
     MAILBOX_COMMANDS = 4096           # commands that may wait

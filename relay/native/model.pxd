@@ -4,13 +4,11 @@ Everything here belongs to the reactor thread, save what lies in `Mailbox` (unde
 journals' segments (journal.pxd says how) and `Memory`'s counters.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from relay.native.journal cimport Journal, Place, Segment
 from relay.native.memory cimport Memory
-from relay.native.nghttp2 cimport (
-    nghttp2_mem, nghttp2_option, nghttp2_session, nghttp2_session_callbacks,
-)
+from relay.native.nghttp2 cimport nghttp2_mem, nghttp2_option, nghttp2_session, nghttp2_session_callbacks
 from relay.native.posix cimport epoll_event, iovec, pthread_cond_t, pthread_mutex_t, sockaddr_storage
 from relay.native.timers cimport Timer, Timers
 
@@ -26,7 +24,7 @@ cdef enum:
     PREFACE = 24               # bytes of the client's connection preface (RFC 9113, 3.4)
 
     RECEIVE_BYTES = 262144     # one read of at most this per ready socket and turn
-    REQUEST_READ_BYTES = 32768 # the same for subscribers' sockets: they send requests, not events
+    REQUEST_READ_BYTES = 32768  # the same for subscribers' sockets: they send requests, not events
     WRITE_BYTES = 262144       # one writev gathers about this much at most; what it leaves is copied
     WRITE_ROUNDS = 4           # writevs for one subscriber a turn, while the kernel takes all of it
     OUTPUT_PIECES = 512        # iovecs of one writev (IOV_MAX is 1024)
@@ -40,21 +38,21 @@ cdef enum:
     TEXT_BYTES = 200           # texts that reports carry, cut to this
 
 # What a descriptor in epoll belongs to.
-cdef enum:                     # ConnectionKind
+cdef enum:  # ConnectionKind
     CONNECTION_LISTENER
     CONNECTION_CLIENT          # somebody connected to us
     CONNECTION_NODE            # we connected to a KubeArmor daemon
     CONNECTION_WAKE            # the eventfd of the command queue
     CONNECTION_LEISURE         # the second epoll, leisure.pxd
 
-cdef enum:                     # ConnectionState
+cdef enum:  # ConnectionState
     CONNECTION_OPENING         # node: connect() under way; client: preface not complete
     CONNECTION_OPEN            # HTTP/2 session lives
     CONNECTION_ENDING          # GOAWAY sent, or our last bytes are on their way: flush, then close
     CONNECTION_CLOSED          # descriptor closed; freed at the end of the turn
 
 # Why an event of a node did not reach the journal.
-cdef enum:                     # SkipReason
+cdef enum:  # SkipReason
     SKIP_MALFORMED             # not a protobuf message of its feed
     SKIP_OVERSIZE              # larger than max_event_bytes
     SKIP_COMPRESSED            # compressed flag set, though we never advertise a compression
@@ -64,7 +62,7 @@ cdef enum:                     # SkipReason
     SKIP_REASONS
 
 # Why somebody was refused or cut off.
-cdef enum:                     # Limit
+cdef enum:  # Limit
     LIMIT_CONNECTIONS
     LIMIT_DESCRIPTORS
     LIMIT_HANDSHAKE            # preface not complete in time
@@ -79,19 +77,19 @@ cdef enum:                     # Limit
     LIMIT_PROTOCOL             # HTTP/2 protocol errors
     LIMITS
 
-cdef enum:                     # NodeState
+cdef enum:  # NodeState
     NODE_IDLE
     NODE_CONNECTING
     NODE_CHECKING
     NODE_STREAMING
 
-cdef enum:                     # StreamKind
+cdef enum:  # StreamKind
     STREAM_REQUEST             # request not complete yet
     STREAM_FEED                # a subscriber
     STREAM_ANSWER              # queued answers, then the end: HealthCheck, texts for HTTP clients, Python's calls
     STREAM_OVER                # final answer submitted; what still arrives is ignored
 
-cdef enum:                     # Method
+cdef enum:  # Method
     METHOD_UNKNOWN
     METHOD_MESSAGES            # METHOD_MESSAGES + feed
     METHOD_ALERTS
@@ -99,7 +97,7 @@ cdef enum:                     # Method
     METHOD_HEALTH_CHECK
     METHOD_PYTHON
 
-cdef enum:                     # Refusal
+cdef enum:  # Refusal
     REFUSAL_NONE
     REFUSAL_METHOD             # 405
     REFUSAL_CONTENT            # 415
@@ -114,7 +112,7 @@ cdef struct Settings:
     uint32_t max_header_bytes
     uint32_t max_request_bytes
     uint32_t max_controls
-    uint64_t handshake_timeout # ns, as all times here
+    uint64_t handshake_timeout  # ns, as all times here
     uint64_t idle_timeout
     uint64_t ping_after
     uint64_t ping_timeout
@@ -350,7 +348,7 @@ cdef struct Node:
     Node *next
     Node *previous
 
-cdef enum:                     # CommandKind
+cdef enum:  # CommandKind
     COMMAND_LISTEN
     COMMAND_NODE_ADD
     COMMAND_NODE_CONNECT
@@ -380,7 +378,7 @@ cdef struct Command:
     size_t size
     uint8_t *data              # behind this struct
 
-cdef enum:                     # ReportKind
+cdef enum:  # ReportKind
     REPORT_NODE
     REPORT_STREAM
     REPORT_CALL

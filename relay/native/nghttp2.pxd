@@ -1,6 +1,7 @@
 """The part of libnghttp2's interface that the engine uses (nghttp2/nghttp2.h, 1.52 and later)."""
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.string cimport strlen
 
 
 cdef extern from "nghttp2/nghttp2.h" nogil:
@@ -207,3 +208,17 @@ cdef extern from * nogil:
     """
     void relay_option_reset_rate(nghttp2_option *option, unsigned long burst, unsigned long rate)
     void relay_option_continuations(nghttp2_option *option, size_t most)
+
+
+cdef inline void header_set(nghttp2_nv *header, const char *name, const char *value, size_t size) noexcept nogil:
+    """A header of `size` bytes, which nghttp2 copies when it is submitted."""
+    header.name = <uint8_t *> name
+    header.namelen = strlen(name)
+    header.value = <uint8_t *> value
+    header.valuelen = size
+    header.flags = <uint8_t> NGHTTP2_NV_FLAG_NONE
+
+
+cdef inline void header_text(nghttp2_nv *header, const char *name, const char *value) noexcept nogil:
+    """A header whose value is a C string."""
+    header_set(header, name, value, strlen(value))

@@ -1,17 +1,19 @@
-"""A node: connect, HTTP/2, HealthCheck, the feeds' streams, signs of life. What fails is reported; trying again is Python's business.
+"""A node: connect, HTTP/2, HealthCheck, the feeds' streams, signs of life.
+
+What fails is reported; trying again is Python's business.
 
   IDLE --connect--> CONNECTING --socket writable--> CHECKING --HealthCheck answered--> STREAMING
   any state but IDLE --the connection ends--> IDLE, with the reason
   STREAMING: a feed that ends alone is reported alone, and opened again on command
 """
 
-from libc.stdint cimport INT32_MAX, UINT64_MAX, int32_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint64_t, uint8_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy, memset, strerror, strlen
 
 from relay.native.connection cimport (
-    connection_dirty, connection_end, connection_new, connection_ready, connection_timer, connection_watch,
-    peer_text, socket_option,
+    connection_dirty, connection_end, connection_new, connection_timer, connection_watch, peer_text,
+    socket_option,
 )
 from relay.native.framing cimport framer_receive
 from relay.native.grpc cimport (
@@ -22,32 +24,33 @@ from relay.native.ingest cimport ingest, ingest_reset, ingest_unlock
 from relay.native.mailbox cimport mailbox_forget, mailbox_node, mailbox_stream
 from relay.native.memory cimport memory_release, memory_take_zeroed
 from relay.native.model cimport (
-    CONNECTION_CLOSED, CONNECTION_NODE, CONNECTION_OPEN, CONNECTION_OPENING, FEEDS, FRAME_HEADER,
-    NODE_CHECKING, NODE_CONNECTING, NODE_CONNECTION_WINDOW, NODE_IDLE, NODE_STREAMING, NODE_WINDOW, PREFIX,
-    TEXT_BYTES, Connection, Node, NodeStream, Reactor,
+    CONNECTION_NODE, CONNECTION_OPEN, CONNECTION_OPENING, FEEDS, FRAME_HEADER, NODE_CHECKING, NODE_CONNECTING,
+    NODE_CONNECTION_WINDOW, NODE_IDLE, NODE_STREAMING, NODE_WINDOW, PREFIX, TEXT_BYTES, Connection, Node,
+    NodeStream, Reactor,
 )
 from relay.native.nghttp2 cimport (
-    NGHTTP2_DATA, NGHTTP2_DATA_FLAG_EOF, NGHTTP2_ERR_NOMEM, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_NONE, NGHTTP2_GOAWAY,
-    NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_NV_FLAG_NONE, NGHTTP2_PING, NGHTTP2_SETTINGS_ENABLE_PUSH,
+    NGHTTP2_DATA_FLAG_EOF, NGHTTP2_ERR_NOMEM, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_NONE, NGHTTP2_GOAWAY,
+    NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_SETTINGS_ENABLE_PUSH,
     NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_CANCEL,
-    NGHTTP2_FLAG_END_STREAM, NGHTTP2_WINDOW_UPDATE, nghttp2_data_provider, nghttp2_data_source, nghttp2_frame,
-    nghttp2_nv, nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback, nghttp2_session_callbacks_set_on_frame_recv_callback,
-    nghttp2_session_callbacks_set_on_header_callback, nghttp2_session_callbacks_set_on_stream_close_callback,
-    nghttp2_session_client_new3, nghttp2_session_set_local_window_size, nghttp2_session_want_write, nghttp2_settings_entry,
+    NGHTTP2_FLAG_END_STREAM, NGHTTP2_WINDOW_UPDATE, header_text, nghttp2_data_provider, nghttp2_data_source,
+    nghttp2_frame, nghttp2_nv, nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
+    nghttp2_session_callbacks_set_on_frame_recv_callback, nghttp2_session_callbacks_set_on_header_callback,
+    nghttp2_session_callbacks_set_on_stream_close_callback, nghttp2_session_client_new3,
+    nghttp2_session_set_local_window_size, nghttp2_session_want_write, nghttp2_settings_entry,
     nghttp2_submit_request, nghttp2_submit_rst_stream, nghttp2_submit_settings,
 )
 from relay.native.output cimport output_control
 from relay.native.posix cimport (
-    AF_INET, AF_INET6, ECONNREFUSED, EHOSTUNREACH, EINPROGRESS, ENETUNREACH, ETIMEDOUT, IPPROTO_TCP, SOCK_CLOEXEC,
+    AF_INET, ECONNREFUSED, EHOSTUNREACH, EINPROGRESS, ENETUNREACH, ETIMEDOUT, IPPROTO_TCP, SOCK_CLOEXEC,
     SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR, SO_KEEPALIVE, SO_RCVBUF, TCP_KEEPCNT, TCP_KEEPIDLE,
     TCP_KEEPINTVL, TCP_NODELAY, TCP_USER_TIMEOUT, close, connect, errno, getsockopt, sockaddr, sockaddr_in,
     sockaddr_in6, sockaddr_storage, socket, socklen_t,
 )
 from relay.native.status cimport (
-    STATUS_CLOSED, STATUS_ENDED, STATUS_GOAWAY, STATUS_GRPC, STATUS_HTTP, STATUS_NONCE, STATUS_NO_MEMORY, STATUS_NO_TRAILERS, STATUS_OK,
-    STATUS_PROTOCOL, STATUS_REFUSED, STATUS_REMOVED, STATUS_RESET, STATUS_SILENT, STATUS_SYSTEM, STATUS_TIMEOUT,
-    STATUS_UNREACHABLE, status_grpc, status_text,
+    STATUS_ENDED, STATUS_GOAWAY, STATUS_GRPC, STATUS_HTTP, STATUS_NONCE, STATUS_NO_MEMORY, STATUS_NO_TRAILERS,
+    STATUS_OK, STATUS_PROTOCOL, STATUS_REFUSED, STATUS_REMOVED, STATUS_RESET, STATUS_SILENT, STATUS_SYSTEM,
+    STATUS_TIMEOUT, STATUS_UNREACHABLE, status_grpc, status_text,
 )
 
 cdef extern from *:
@@ -160,14 +163,6 @@ cdef inline void node_connect(Reactor *reactor, Node *node, const sockaddr_stora
 
 # Requests ---------------------------------------------------------------------------------------
 
-cdef inline void _header(nghttp2_nv *header, const char *name, const char *value) noexcept nogil:
-    header.name = <uint8_t *> name
-    header.namelen = strlen(name)
-    header.value = <uint8_t *> value
-    header.valuelen = strlen(value)
-    header.flags = <uint8_t> NGHTTP2_NV_FLAG_NONE
-
-
 cdef inline size_t node_request_message(Node *node, int32_t stream_id, uint8_t *out) noexcept nogil:
     """The request of a stream, as a frame of at most PREFIX + 18 bytes. Returns its size."""
     cdef size_t size
@@ -213,13 +208,13 @@ cdef inline int32_t node_request(Connection *connection, const char *path) noexc
     cdef nghttp2_data_provider provider
     cdef char authority[80]
     peer_text(connection, authority, sizeof(authority))
-    _header(&headers[0], ":method", "POST")
-    _header(&headers[1], ":scheme", "http")
-    _header(&headers[2], ":path", path)
-    _header(&headers[3], ":authority", authority)
-    _header(&headers[4], "content-type", "application/grpc")
-    _header(&headers[5], "te", "trailers")
-    _header(&headers[6], "user-agent", "kubearmor-relay")
+    header_text(&headers[0], ":method", "POST")
+    header_text(&headers[1], ":scheme", "http")
+    header_text(&headers[2], ":path", path)
+    header_text(&headers[3], ":authority", authority)
+    header_text(&headers[4], "content-type", "application/grpc")
+    header_text(&headers[5], "te", "trailers")
+    header_text(&headers[6], "user-agent", "kubearmor-relay")
     memset(&provider, 0, sizeof(provider))
     provider.read_callback = node_read_request
     return nghttp2_submit_request(connection.session, NULL, headers, 7, &provider, NULL)
@@ -508,7 +503,9 @@ cdef inline int node_callbacks_new(nghttp2_session_callbacks **callbacks) noexce
 
 # What the reactor calls -------------------------------------------------------------------------
 
-cdef inline void node_received(Reactor *reactor, Connection *connection, const uint8_t *data, size_t size) noexcept nogil:
+cdef inline void node_received(
+    Reactor *reactor, Connection *connection, const uint8_t *data, size_t size
+) noexcept nogil:
     """Bytes of one read."""
     cdef Node *node = connection.node
     cdef int error

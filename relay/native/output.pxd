@@ -19,7 +19,7 @@ from relay.native.posix cimport iovec
 from relay.native.transport cimport TRANSPORT_AGAIN, TRANSPORT_FAILED, transport_write
 
 # How a write ended.
-cdef enum:                     # OutputResult
+cdef enum:  # OutputResult
     OUTPUT_ALL                 # the kernel accepted everything
     OUTPUT_SHORT               # the rest is in the tail: wait until the socket is writable
     OUTPUT_FAILED              # the connection is broken
@@ -32,7 +32,8 @@ cdef inline void output_begin(Reactor *reactor, Connection *connection) noexcept
     reactor.piece_count = 0
     reactor.piece_bytes = 0
     reactor.record_count = 0
-    # A tail is at most one write: keep it to a quarter of what may wait in the kernel, which shrinks with many subscribers.
+    # A tail is at most one write: keep it to a quarter of what may wait in the kernel, which shrinks with many
+    # subscribers.
     reactor.write_bytes = WRITE_BYTES
     if connection.unsent and connection.unsent // 4 < WRITE_BYTES:
         reactor.write_bytes = connection.unsent // 4

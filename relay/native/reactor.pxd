@@ -5,49 +5,49 @@ each connection that has something to say; run timers; free what ended.
 """
 
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from relay.native.commands cimport commands_run, shutdown_expire, tickets_check
-from relay.native.connection cimport (
-    connection_dirty, connection_end, connection_free, connection_ready, connection_watch,
-)
-from relay.native.debug cimport RELAY_DEBUGGING, relay_assert
+from relay.native.connection cimport connection_dirty, connection_end, connection_free, connection_ready
 from relay.native.flush cimport connection_flush
 from relay.native.journal cimport (
     journal_free, journal_init, journal_lock, journal_segment_bytes, journal_shares, journal_unlock,
 )
 from relay.native.leisure cimport LEISURE, LEISURE_MS, leisure_turn
 from relay.native.mailbox cimport (
-    eventfd_clear, eventfd_raise, mailbox_free, mailbox_init, mailbox_report, mailbox_take, report_new, text_copy,
+    eventfd_clear, eventfd_raise, mailbox_free, mailbox_init, mailbox_report, mailbox_take, report_new,
+    text_copy,
 )
 from relay.native.memory cimport (
     memory_blocks, memory_init, memory_nghttp2_calloc, memory_nghttp2_free, memory_nghttp2_malloc,
     memory_nghttp2_realloc, memory_release, memory_take,
 )
 from relay.native.model cimport (
-    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_LISTENER, CONNECTION_NODE, CONNECTION_OPEN,
-    CONNECTION_LEISURE, CONNECTION_OPENING, CONNECTION_WAKE, COMMAND_LISTEN, COMMAND_SNAPSHOT, Command, EVENTS_A_WAIT, FEEDS,
-    OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES, Connection, DrainTicket, Feed,
-    Node, Reactor, Reader, Record, Report, Stream,
+    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_LISTENER, CONNECTION_NODE,
+    CONNECTION_LEISURE, CONNECTION_OPENING, CONNECTION_WAKE, COMMAND_LISTEN, Command, EVENTS_A_WAIT, FEEDS,
+    OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES, Connection, DrainTicket,
+    Feed, Node, Reactor, Reader, Record, Report, Stream,
 )
 from relay.native.nghttp2 cimport (
-    nghttp2_option_del, nghttp2_option_new, nghttp2_option_set_max_outbound_ack, nghttp2_option_set_no_closed_streams,
-    nghttp2_session_callbacks_del, nghttp2_session_del, relay_option_continuations, relay_option_reset_rate,
+    nghttp2_option_del, nghttp2_option_new, nghttp2_option_set_max_outbound_ack,
+    nghttp2_option_set_no_closed_streams, nghttp2_session_callbacks_del, nghttp2_session_del,
+    relay_option_continuations, relay_option_reset_rate,
 )
 from relay.native.node cimport node_callbacks_new, node_free, node_lost, node_received, node_timer, node_writable
 from relay.native.output cimport tail_abandon
 from relay.native.posix cimport (
-    CLOCK_MONOTONIC, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, O_CLOEXEC,
-    O_RDONLY, RLIMIT_NOFILE, TIMER_ABSTIME, clock_nanosleep, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, getrlimit, iovec,
-    monotonic, open, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock, rlimit, timespec,
+    CLOCK_MONOTONIC, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
+    O_CLOEXEC, O_RDONLY, RLIMIT_NOFILE, TIMER_ABSTIME, clock_nanosleep, close, epoll_create1, epoll_ctl,
+    epoll_event, epoll_wait, errno, getrlimit, iovec, monotonic, open, pthread_cond_broadcast,
+    pthread_mutex_lock, pthread_mutex_unlock, rlimit, timespec,
 )
 from relay.native.server cimport (
-    server_accept, server_callbacks_new, server_linger, server_lost, server_received, server_timer, stream_deadline,
+    server_accept, server_callbacks_new, server_lost, server_received, server_timer, stream_deadline,
 )
-from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM, status_text
+from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM
 from relay.native.subscriber cimport feed_recycling, feed_tick, feed_wake, remainders_free
 from relay.native.timers cimport Timer, timers_first, timers_free, timers_init, timers_pop_due
-from relay.native.transport cimport TRANSPORT_AGAIN, TRANSPORT_FAILED, transport_read
+from relay.native.transport cimport TRANSPORT_AGAIN, transport_read
 
 cdef enum:
     TICK = 1000000000          # ns between two looks at all subscribers' losses
@@ -65,7 +65,8 @@ cdef enum:
 cdef inline int reactor_options(Reactor *reactor) noexcept nogil:
     if nghttp2_option_new(&reactor.server_option) != 0 or nghttp2_option_new(&reactor.node_option) != 0:
         return STATUS_NO_MEMORY
-    # A server remembers closed streams to tell a late frame from a forbidden one (RFC 9113, 5.1); of nodes it does not matter.
+    # A server remembers closed streams to tell a late frame from a forbidden one (RFC 9113, 5.1); of nodes it does
+    # not matter.
     nghttp2_option_set_no_closed_streams(reactor.node_option, 1)
     # As many as one read can bring: more than that wait only behind a client that does not read its answers.
     nghttp2_option_set_max_outbound_ack(reactor.server_option, REQUEST_READ_BYTES // 9)
@@ -350,7 +351,8 @@ cdef inline void reactor_read(Reactor *reactor, Connection *connection) noexcept
         connection_end(connection, STATUS_CLOSED if got == 0 else STATUS_RESET)
         return
     connection.heard = reactor.now
-    # A short read means that the socket is empty, and epoll will tell of more; unless the peer has closed, which it told already.
+    # A short read means that the socket is empty, and epoll will tell of more; unless the peer has closed, which it
+    # told already.
     if <size_t> got == room or connection.hung_up:
         connection_ready(connection)
     if connection.state == CONNECTION_ENDING:
@@ -508,7 +510,7 @@ cdef inline void reactor_unlist(Reactor *reactor) noexcept nogil:
 
 
 cdef inline void reactor_descriptors(Reactor *reactor) noexcept nogil:
-    """How many descriptors clients may use up: the process keeps some for nodes' new connections, files, the resolver."""
+    """How many descriptors clients may use up: the process keeps some for nodes, files, the resolver."""
     cdef rlimit limit
     reactor.descriptors = UINT64_MAX
     if getrlimit(RLIMIT_NOFILE, &limit) == 0 and limit.rlim_cur > 2 * DESCRIPTORS_KEPT:

@@ -12,23 +12,9 @@ from libc.stdint cimport INT32_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from relay.native.memory cimport Memory, memory_release, memory_take
-from relay.native.reader cimport (
-    WIRE_BYTES,
-    WIRE_GROUP,
-    Reader,
-    reader_bytes,
-    reader_init,
-    reader_left,
-    reader_tag,
-)
+from relay.native.reader cimport WIRE_BYTES, WIRE_GROUP, Reader, reader_bytes, reader_init, reader_left, reader_tag
 from relay.native.scan cimport (
-    SCAN_DEPTH,
-    SCHEMA_MESSAGE,
-    SCHEMA_OTHER,
-    SCHEMA_STRING,
-    relay_schema_kinds,
-    scan_kind,
-    scan_skip_group,
+    SCAN_DEPTH, SCHEMA_MESSAGE, SCHEMA_OTHER, SCHEMA_STRING, relay_schema_kinds, scan_kind, scan_skip_group,
     scan_skip_scalar,
 )
 from relay.native.status cimport STATUS_MALFORMED, STATUS_NO_MEMORY, STATUS_OK, STATUS_OVERSIZE, Status

@@ -2,31 +2,31 @@
 
 from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint64_t, uint8_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcmp, memcpy, memmove, strlen
+from libc.string cimport memcpy, memmove, strlen
 
 from relay.native.connection cimport connection_dirty
 from relay.native.grpc cimport (
-    GRPC_DEADLINE_EXCEEDED, GRPC_INT32_MESSAGE_BYTES, GRPC_INTERNAL, GRPC_INVALID_ARGUMENT, GRPC_OK,
-    GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED, grpc_content_type_ok, grpc_filter_decode,
-    grpc_nonce_decode, grpc_reply_encode, grpc_timeout_parse,
+    GRPC_INT32_MESSAGE_BYTES, GRPC_INTERNAL, GRPC_INVALID_ARGUMENT, GRPC_OK, GRPC_RESOURCE_EXHAUSTED,
+    GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED, grpc_content_type_ok, grpc_filter_decode, grpc_nonce_decode,
+    grpc_reply_encode, grpc_timeout_parse,
 )
 from relay.native.journal cimport relay_frame_length
 from relay.native.mailbox cimport mailbox_report, report_new
 from relay.native.memory cimport memory_resize
 from relay.native.model cimport (
-    FEED_ALERTS, FEED_LOGS, FEED_MESSAGES, LIMIT_CALLS, LIMIT_HEADERS, LIMIT_MEMORY, LIMIT_REQUEST, METHOD_HEALTH_CHECK,
-    METHOD_MESSAGES, METHOD_LOGS, METHOD_PYTHON, METHOD_UNKNOWN, PREFIX, REFUSAL_CONTENT,
-    REFUSAL_HEADERS, REFUSAL_METHOD, REFUSAL_NONE, REPORT_CALL, STREAM_ANSWER, STREAM_FEED,
-    STREAM_OVER, STREAM_REQUEST, TEXT_BYTES, Connection, Reactor, Report, Stream,
+    FEED_ALERTS, FEED_LOGS, FEED_MESSAGES, LIMIT_CALLS, LIMIT_HEADERS, LIMIT_MEMORY, LIMIT_REQUEST,
+    METHOD_HEALTH_CHECK, METHOD_MESSAGES, METHOD_PYTHON, METHOD_UNKNOWN, PREFIX, REFUSAL_CONTENT,
+    REFUSAL_HEADERS, REFUSAL_METHOD, REFUSAL_NONE, REPORT_CALL, STREAM_ANSWER, STREAM_FEED, STREAM_OVER,
+    STREAM_REQUEST, TEXT_BYTES, Reactor, Report, Stream,
 )
 from relay.native.nghttp2 cimport (
-    NGHTTP2_FLAG_NONE, NGHTTP2_INTERNAL_ERROR, nghttp2_data_provider, nghttp2_nv, nghttp2_submit_response,
-    nghttp2_submit_rst_stream,
+    NGHTTP2_FLAG_NONE, NGHTTP2_INTERNAL_ERROR, header_text, nghttp2_data_provider, nghttp2_nv,
+    nghttp2_submit_response, nghttp2_submit_rst_stream,
 )
 from relay.native.node cimport name_is, relay_check_path, relay_feed_path
-from relay.native.status cimport STATUS_MALFORMED, STATUS_OK
+from relay.native.status cimport STATUS_OK
 from relay.native.stream cimport (
-    CALL_HALF_CLOSED, CALL_MESSAGE, header_set, stream_answer, stream_final, stream_finish, stream_request_free,
+    CALL_HALF_CLOSED, CALL_MESSAGE, stream_answer, stream_final, stream_finish, stream_request_free,
     stream_respond,
 )
 from relay.native.subscriber cimport subscriber_attach
@@ -88,16 +88,16 @@ cdef inline void request_refuse(Reactor *reactor, Stream *stream, nghttp2_data_p
     cdef size_t count = 2
     cdef const char *status = "415"
     cdef const char *text = "this is a gRPC service: the content type must be application/grpc\n"
-    header_set(&headers[1], "content-type", "text/plain; charset=utf-8", 25)
+    header_text(&headers[1], "content-type", "text/plain; charset=utf-8")
     if stream.refusal == REFUSAL_METHOD:
         status = "405"
         text = "this is a gRPC service: use POST\n"
-        header_set(&headers[2], "allow", "POST", 4)
+        header_text(&headers[2], "allow", "POST")
         count = 3
     elif stream.refusal == REFUSAL_HEADERS:
         status = "431"
         text = "the request's headers are too large\n"
-    header_set(&headers[0], ":status", status, 3)
+    header_text(&headers[0], ":status", status)
     stream.refusal = REFUSAL_NONE
     stream_request_free(reactor, stream)
     timers_clear(&reactor.deadlines, &stream.deadline)

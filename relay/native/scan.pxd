@@ -28,19 +28,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
 from relay.native.reader cimport (
-    WIRE_BYTES,
-    WIRE_FIXED32,
-    WIRE_FIXED64,
-    WIRE_GROUP,
-    WIRE_GROUP_END,
-    WIRE_VARINT,
-    Reader,
-    reader_bytes,
-    reader_init,
-    reader_left,
-    reader_skip,
-    reader_skip_varint,
-    reader_tag,
+    WIRE_BYTES, WIRE_FIXED32, WIRE_FIXED64, WIRE_GROUP, WIRE_GROUP_END, WIRE_VARINT, Reader, reader_bytes,
+    reader_init, reader_left, reader_skip, reader_skip_varint, reader_tag,
 )
 from relay.native.utf8 cimport utf8_ascii_within, utf8_valid
 

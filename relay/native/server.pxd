@@ -8,22 +8,24 @@ from relay.native.connection cimport (
 )
 from relay.native.grpc cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
 from relay.native.model cimport (
-    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_OPEN, CONNECTION_OPENING, LIMIT_CONNECTIONS,
-    LIMIT_CONTROLS, LIMIT_DESCRIPTORS, LIMIT_HANDSHAKE, LIMIT_IDLE, LIMIT_KEEPALIVE, LIMIT_MEMORY, LIMIT_PROTOCOL,
-    PREFACE, STREAM_ANSWER, STREAM_FEED, STREAM_OVER, Answer, Connection, Reactor, Stream,
+    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_OPEN, CONNECTION_OPENING,
+    LIMIT_CONNECTIONS, LIMIT_CONTROLS, LIMIT_DESCRIPTORS, LIMIT_HANDSHAKE, LIMIT_IDLE, LIMIT_KEEPALIVE,
+    LIMIT_MEMORY, LIMIT_PROTOCOL, PREFACE, STREAM_ANSWER, STREAM_FEED, Answer, Connection, Reactor, Stream,
 )
 from relay.native.memory cimport memory_release
 from relay.native.nghttp2 cimport (
     NGHTTP2_CANCEL, NGHTTP2_DATA, NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY, NGHTTP2_ENHANCE_YOUR_CALM,
-    NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_FLOODED, NGHTTP2_ERR_PAUSE, NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK,
-    NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE, NGHTTP2_GOAWAY, NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS,
-    NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY, NGHTTP2_PROTOCOL_ERROR, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS,
-    NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, nghttp2_data_provider,
-    nghttp2_data_source, nghttp2_frame, nghttp2_frame_hd, nghttp2_is_fatal, nghttp2_session,
-    nghttp2_session_callbacks, nghttp2_session_callbacks_new,
-    nghttp2_session_callbacks_set_on_begin_frame_callback, nghttp2_session_callbacks_set_on_begin_headers_callback,
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback, nghttp2_session_callbacks_set_on_frame_recv_callback,
-    nghttp2_session_callbacks_set_on_frame_send_callback, nghttp2_session_callbacks_set_on_header_callback,
+    NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_FLOODED, NGHTTP2_ERR_PAUSE, NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE,
+    NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE, NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS,
+    NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY, NGHTTP2_PROTOCOL_ERROR, NGHTTP2_RST_STREAM,
+    NGHTTP2_SETTINGS, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
+    nghttp2_data_provider, nghttp2_data_source, nghttp2_frame, nghttp2_frame_hd, nghttp2_is_fatal,
+    nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
+    nghttp2_session_callbacks_set_on_begin_frame_callback,
+    nghttp2_session_callbacks_set_on_begin_headers_callback,
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
+    nghttp2_session_callbacks_set_on_frame_recv_callback, nghttp2_session_callbacks_set_on_frame_send_callback,
+    nghttp2_session_callbacks_set_on_header_callback,
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback,
     nghttp2_session_callbacks_set_on_stream_close_callback, nghttp2_session_callbacks_set_send_data_callback,
     nghttp2_session_get_last_proc_stream_id, nghttp2_session_get_stream_user_data, nghttp2_session_mem_recv,
@@ -33,13 +35,17 @@ from relay.native.nghttp2 cimport (
 )
 from relay.native.output cimport output_data, output_has_room
 from relay.native.posix cimport (
-    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_CLOEXEC, O_RDONLY, SHUT_WR,
-    SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE, SO_SNDBUF, TCP_INFO, TCP_NODELAY, TCP_NOTSENT_LOWAT, accept4, close, errno,
-    getsockopt, open, send, shutdown, sockaddr, sockaddr_storage, socklen_t, tcp_info,
+    ECONNABORTED, EINTR, EMFILE, ENFILE, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_CLOEXEC, O_RDONLY, SHUT_WR,
+    SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE, SO_SNDBUF, TCP_INFO, TCP_NODELAY, TCP_NOTSENT_LOWAT,
+    accept4, close, errno, getsockopt, open, send, shutdown, sockaddr, sockaddr_storage, socklen_t, tcp_info,
 )
-from relay.native.request cimport request_data, request_half_closed, request_header, request_headers_done, request_refuse
-from relay.native.status cimport STATUS_CLOSED, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, STATUS_PROTOCOL, STATUS_SILENT
-from relay.native.stream cimport stream_answers_free, stream_closed, stream_end, stream_finish, stream_free, stream_new
+from relay.native.request cimport (
+    request_data, request_half_closed, request_header, request_headers_done, request_refuse,
+)
+from relay.native.status cimport (
+    STATUS_CLOSED, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, STATUS_PROTOCOL, STATUS_SILENT,
+)
+from relay.native.stream cimport stream_closed, stream_end, stream_finish, stream_free, stream_new
 from relay.native.subscriber cimport subscriber_offer, subscriber_take, subscriber_wait
 
 cdef enum:
@@ -222,7 +228,9 @@ cdef inline int server_on_begin_frame(nghttp2_session *session, const nghttp2_fr
     return 0
 
 
-cdef inline int server_on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept nogil:
+cdef inline int server_on_begin_headers(
+    nghttp2_session *session, const nghttp2_frame *frame, void *user
+) noexcept nogil:
     cdef Connection *connection = <Connection *> user
     cdef Stream *stream
     if frame.headers.cat != NGHTTP2_HCAT_REQUEST:
@@ -338,8 +346,8 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
     cdef sockaddr_storage address
     cdef socklen_t size
     cdef int fd
-    cdef int i
-    for i in range(ACCEPTS_A_TURN):
+    cdef int _
+    for _ in range(ACCEPTS_A_TURN):
         size = sizeof(address)
         fd = accept4(listener.fd, <sockaddr *> &address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd < 0:
@@ -433,7 +441,9 @@ cdef inline void server_not_http2(Reactor *reactor, Connection *connection) noex
     server_linger(reactor, connection)
 
 
-cdef inline void server_received(Reactor *reactor, Connection *connection, const uint8_t *data, size_t size) noexcept nogil:
+cdef inline void server_received(
+    Reactor *reactor, Connection *connection, const uint8_t *data, size_t size
+) noexcept nogil:
     """Bytes of one read."""
     cdef size_t count
     cdef ssize_t taken

@@ -11,16 +11,14 @@ from relay.native.grpc cimport (
 from relay.native.mailbox cimport mailbox_report, report_new, text_copy
 from relay.native.memory cimport memory_release, memory_take, memory_take_zeroed
 from relay.native.model cimport (
-    LIMIT_MEMORY, PREFIX, REPORT_CALL, STREAM_ANSWER, STREAM_FEED, STREAM_OVER, STREAM_REQUEST, TEXT_BYTES, Answer,
-    Connection, Reactor, Report, Stream,
+    LIMIT_MEMORY, PREFIX, REPORT_CALL, STREAM_FEED, STREAM_OVER, STREAM_REQUEST, TEXT_BYTES, Answer, Connection,
+    Reactor, Report, Stream,
 )
 from relay.native.nghttp2 cimport (
-    NGHTTP2_CANCEL, NGHTTP2_FLAG_NONE, NGHTTP2_NO_ERROR, NGHTTP2_NV_FLAG_NONE, nghttp2_data_provider, nghttp2_nv,
+    NGHTTP2_CANCEL, NGHTTP2_FLAG_NONE, header_set, header_text, nghttp2_data_provider, nghttp2_nv,
     nghttp2_session_resume_data, nghttp2_submit_response, nghttp2_submit_rst_stream, nghttp2_submit_trailer,
 )
-from relay.native.subscriber cimport (
-    SUBSCRIBER_ENDED, subscriber_cut, subscriber_detach, subscriber_report,
-)
+from relay.native.subscriber cimport SUBSCRIBER_ENDED, subscriber_cut, subscriber_detach, subscriber_report
 from relay.native.timers cimport timer_init, timers_clear
 
 cdef enum:
@@ -28,15 +26,6 @@ cdef enum:
     CALL_HALF_CLOSED = 1
     CALL_CANCELLED = 2
     CALL_ANSWERS_BYTES = 8388608      # answers of one call that may wait for its client
-
-
-cdef inline void header_set(nghttp2_nv *header, const char *name, const char *value, size_t size) noexcept nogil:
-    """A header for nghttp2, which copies it."""
-    header.name = <uint8_t *> name
-    header.namelen = strlen(name)
-    header.value = <uint8_t *> value
-    header.valuelen = size
-    header.flags = <uint8_t> NGHTTP2_NV_FLAG_NONE
 
 
 cdef inline Stream *stream_new(Connection *connection, int32_t number) noexcept nogil:
@@ -157,7 +146,10 @@ cdef inline size_t _trailers(Stream *stream, nghttp2_nv *headers, int code, cons
 
 
 cdef inline void stream_finish(Reactor *reactor, Stream *stream, int code, const char *text) noexcept nogil:
-    """End a stream with a gRPC status, now: what is not framed yet is not sent. In the middle of a message: `stream_abort`."""
+    """End a stream with a gRPC status, now: what is not framed yet is not sent.
+
+    Not in the middle of a message: that is for `stream_abort`.
+    """
     cdef nghttp2_nv headers[6]
     cdef char status[GRPC_DECIMAL_BYTES]
     cdef char lost[GRPC_DECIMAL_BYTES]
@@ -173,8 +165,8 @@ cdef inline void stream_finish(Reactor *reactor, Stream *stream, int code, const
         count = _trailers(stream, headers, code, text, status, encoded, lost)
         nghttp2_submit_trailer(stream.connection.session, stream.id, headers, count)
     else:
-        header_set(&headers[0], ":status", "200", 3)
-        header_set(&headers[1], "content-type", "application/grpc", 16)
+        header_text(&headers[0], ":status", "200")
+        header_text(&headers[1], "content-type", "application/grpc")
         count = 2 + _trailers(stream, &headers[2], code, text, status, encoded, lost)
         nghttp2_submit_response(stream.connection.session, stream.id, headers, count, NULL)
         stream.headers_sent = True
@@ -201,7 +193,9 @@ cdef inline void stream_abort(Reactor *reactor, Stream *stream, uint32_t error, 
     connection_dirty(stream.connection)
 
 
-cdef inline void stream_end(Reactor *reactor, Stream *stream, int code, const char *text, uint32_t error) noexcept nogil:
+cdef inline void stream_end(
+    Reactor *reactor, Stream *stream, int code, const char *text, uint32_t error
+) noexcept nogil:
     """End a stream with trailers where they can be sent, else with RST_STREAM(`error`)."""
     if stream.split_left or stream.answer_sent:
         stream_abort(reactor, stream, error, code)
@@ -214,8 +208,8 @@ cdef inline void stream_respond(Reactor *reactor, Stream *stream, nghttp2_data_p
     cdef nghttp2_nv headers[2]
     if stream.headers_sent:
         return
-    header_set(&headers[0], ":status", "200", 3)
-    header_set(&headers[1], "content-type", "application/grpc", 16)
+    header_text(&headers[0], ":status", "200")
+    header_text(&headers[1], "content-type", "application/grpc")
     stream.headers_sent = True
     if nghttp2_submit_response(stream.connection.session, stream.id, headers, 2, provider) != 0:
         nghttp2_submit_rst_stream(stream.connection.session, NGHTTP2_FLAG_NONE, stream.id, NGHTTP2_CANCEL)

@@ -18,7 +18,8 @@ from relay.native.journal cimport (
 from relay.native.mailbox cimport mailbox_report, report_new
 from relay.native.memory cimport memory_release, memory_take
 from relay.native.model cimport (
-    FEEDS, LIMIT_REMAINDERS, REPORT_SUBSCRIBER, STREAM_FEED, STREAM_OVER, Feed, Reactor, Remainder, Report, Stream,
+    FEEDS, LIMIT_REMAINDERS, REPORT_SUBSCRIBER, STREAM_FEED, STREAM_OVER, Feed, Reactor, Remainder, Report,
+    Stream,
 )
 from relay.native.nghttp2 cimport (
     NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_NONE, nghttp2_session_resume_data, nghttp2_submit_rst_stream,
@@ -27,7 +28,7 @@ from relay.native.nghttp2 cimport (
 cdef enum:
     LOSS_QUIET = 10000000000   # ns without loss after which a subscriber has recovered
 
-cdef enum:                     # SubscriberEvent
+cdef enum:  # SubscriberEvent
     SUBSCRIBER_STARTED
     SUBSCRIBER_LOSING
     SUBSCRIBER_RECOVERED
