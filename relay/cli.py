@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = _COMMANDS.get(words[0]) if words else None
     try:
-        return command(words[1:]) if command else _serve(words)
+        code = command(words[1:]) if command else _serve(words)
+        sys.stdout.flush()
+        return code
     except SettingsError as error:
         print(f"relay: {error}", file=sys.stderr)
         return EXIT_USAGE
