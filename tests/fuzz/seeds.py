@@ -146,6 +146,34 @@ def of_nodes() -> dict[str, bytes]:
     }
 
 
+def of_scripts() -> dict[str, bytes]:
+    """Scripts of fuzz_delivery.pxi: pairs of what and how much. The second peer's steps have 16 added."""
+    publish, large, call, window, more, whole, reset = range(7)
+    hear, hear_all, initial, data, fail, answer, other, reports, turn = range(7, 16)
+
+    def script(*steps: int) -> bytes:
+        return bytes(steps)
+
+    start = script(call, 2 + 15, turn, 0, call + 16, 2 + 15, turn, 0)
+    flood = script(*(large, 200) * 30)
+    made = {
+        "plain": start + script(publish, 32, turn, 0, hear_all, 0) * 20,
+        "tails": start + flood + script(turn, 0, hear, 40) * 40,
+        "split": script(initial, 5) + start + script(large, 101, turn, 0, more, 1, turn, 0) * 12,
+        "rests": start + script(large, 152, turn, 0) + flood + script(turn, 0, more, 3) * 8,
+        "resets": start + script(large, 152, turn, 0, reset, 0, turn, 0) + flood + start,
+        "calls": script(call, 4, turn, 0, answer, 41, turn, 0, answer, 43, turn, 0, data, 48, turn, 0) * 3,
+        "checks": script(call, 3, turn, 0, call, 243, turn, 0, data, 32, hear_all, 0) * 3,
+        "leaves": start + flood + script(turn, 0, other, 40, turn, 0) + start + flood + script(other + 16, 0, turn, 0),
+        "ends": start + flood + script(turn, 0, other, 255, turn, 0, hear, 9, turn, 0, other, 254, turn, 0),
+        "idle": start + script(publish, 2, turn, 0, hear_all, 0, hear_all + 16, 0) * 40 + flood + script(turn, 0) * 9,
+        "words": start + script(data, 23, turn, 0, data, 48, turn, 0, reports, 0, other, 200, turn, 0),
+    }
+    for count in (0, 1, 2, 4, 7, 12, 20, 33):
+        made[f"fails-{count}"] = script(fail, count) + start + flood + script(fail, count, turn, 0, hear, 9, turn, 0) * 4
+    return made
+
+
 def write(folder: Path) -> None:
     """A file for each seed, in a folder for each target."""
     # How each is served: the first byte, see engine.pxi.
@@ -155,6 +183,11 @@ def write(folder: Path) -> None:
         for name, text in inputs.items():
             for how in (0, 2 | 8, 3 | 8 | 16 | 128, 1 | 4 | 8 | 64):
                 (place / f"{name}-{how}").write_bytes(bytes([how]) + text)
+    delivery = folder / "delivery"
+    delivery.mkdir(parents=True, exist_ok=True)
+    for name, text in of_scripts().items():
+        for how, first in ((0, 255), (64, 4), (128, 30)):
+            (delivery / f"{name}-{how}").write_bytes(bytes([how, first]) + text)
     scan = folder / "scan"
     scan.mkdir(parents=True, exist_ok=True)
     for number, (feed, event) in enumerate(events()):
