@@ -194,7 +194,7 @@ def flat_out(effort: Effort) -> Row:
         "flat out, 1 subscriber",
         {
             "relay": lambda: flat_once(relay.start, count, discard=True),
-            "relay, node unbounded": lambda: flat_once(relay.start, count, ahead=0),
+            "relay, node unbounded": lambda: flat_once(relay.start, count, discard=True, ahead=0),
             "haproxy": lambda: flat_once(haproxy.start, count, discard=True),
             "nginx": lambda: flat_once(nginx.start, count, discard=True),
             "haproxy, large buffers": lambda: flat_once(haproxy.start_large, count, discard=True),

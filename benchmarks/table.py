@@ -77,7 +77,7 @@ TARGETS: dict[str, list[Target]] = {
         _ratio("flat/nginx-large", "CPU against nginx, 1 MiB", "relay", "nginx, large buffers", 1.0, 0.7),
         _ratio("flat/pump", "CPU against a bare read and write", "relay", "pump", None, 2.0),
         _lost("flat/lost", "events lost", "relay"),
-        _lost("flat/unbounded", "events lost, node not held back", "relay, node unbounded", None, 0),
+        _lost("flat/unbounded", "events lost, node not held back", "relay, node unbounded"),
     ],
     "20k": [
         _ratio("20k/nginx", "CPU against nginx", "relay", "nginx", 1.0, 0.7),
