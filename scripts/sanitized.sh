@@ -19,10 +19,9 @@ case $kind in
         export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:log_path=$reports/report:${UBSAN_OPTIONS:-}"
         ;;
     thread)
-        # grpcio is not instrumented: its own locks would look like races. Peers that are started as
-        # processes inherit the library; some begin threads after a fork, which is theirs to know.
+        # grpcio is not instrumented: its own locks would look like races.
         preload=$(library libtsan.so)
-        export TSAN_OPTIONS="ignore_noninstrumented_modules=1:halt_on_error=1:exitcode=99:second_deadlock_stack=1:die_after_fork=0:log_path=$reports/report:${TSAN_OPTIONS:-}"
+        export TSAN_OPTIONS="ignore_noninstrumented_modules=1:halt_on_error=1:exitcode=99:second_deadlock_stack=1:log_path=$reports/report:${TSAN_OPTIONS:-}"
         ;;
     *)
         echo "usage: scripts/sanitized.sh address|thread COMMAND…" >&2
