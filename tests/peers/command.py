@@ -36,8 +36,8 @@ def free_port(following: int = 0) -> int:
 
 
 def environment(**values: str) -> dict[str, str]:
-    """This process's environment without the relay's own variables, and with `values`."""
-    kept = {name: value for name, value in os.environ.items() if name != "RELAY_NODES"}
+    """This process's environment with `values`, without what changes the command's ways."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("RELAY_NODES", "PYTHONUNBUFFERED")}
     return kept | values
 
 
