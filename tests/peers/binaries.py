@@ -35,7 +35,10 @@ def path(name: str) -> Path:
     # Built beside and moved: another process that runs or builds the same binary never sees half of it.
     beside = BUILT / f".{name}.{os.getpid()}"
     command = ["go", "build", "-o", str(beside), PACKAGES[name]]
-    done = subprocess.run(command, cwd=MODULE, capture_output=True, text=True, check=False)
+    # Without C the binaries are static: what is preloaded into this process stays out of them.
+    environment = {**os.environ, "CGO_ENABLED": "0"}
+    environment.pop("LD_PRELOAD", None)
+    done = subprocess.run(command, cwd=MODULE, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} in {MODULE}:\n{done.stderr}")
     beside.replace(binary)

@@ -1,7 +1,9 @@
 """The peers written in Go, as processes."""
 
 import json
+import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,14 +12,21 @@ import pytest
 from . import binaries
 
 WAIT = 30.0
+PATIENCE = 100.0  # less than pytest has for one test
 
 
 class Process:
     """One of the binaries, running; its lines of JSON are read on demand."""
 
     def __init__(self, name: str, *flags: str) -> None:
+        # A sanitizer's library is for this process: it has no business in a Go program.
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
         self._process = subprocess.Popen(
-            [str(binaries.path(name)), *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [str(binaries.path(name)), *flags],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
     @property
@@ -37,10 +46,18 @@ class Process:
         self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
-        """Its last line; waits for its end."""
+        """Its last line; waits for its end.
+
+        Raises:
+            AssertionError: it did not end in time.
+        """
         assert self._process.stdout is not None
+        overdue = threading.Timer(PATIENCE, self._process.kill)
+        overdue.start()
         lines = self._process.stdout.read().splitlines()
-        self._process.wait(WAIT)
+        overdue.cancel()
+        code = self._process.wait(WAIT)
+        assert code == 0, f"exit code {code}; it said {lines}"
         said: dict[str, Any] = json.loads(lines[-1])
         return said
 
