@@ -14,7 +14,7 @@ from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT, COMMAND_NODE_OPEN,
     COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, CONNECTION_CLIENT,
     CONNECTION_LISTENER, CONNECTION_OPEN, FEEDS, LIMIT_CALLS, PREFIX, REPORT_DRAINED, SKIP_OVERSIZE,
-    STREAM_FEED, Command, Connection, DrainTicket, Feed, Node, Reactor, Reader, Report, Stream,
+    STREAM_FEED, STREAM_REQUEST, Command, Connection, DrainTicket, Feed, Node, Reactor, Reader, Report, Stream,
 )
 from relay.native.nghttp2 cimport NGHTTP2_REFUSED_STREAM
 from relay.native.node cimport node_connect, node_find, node_new, node_open, node_remove
@@ -155,6 +155,8 @@ cdef inline void command_drain(Reactor *reactor, Command *command) noexcept nogi
 cdef inline void shutdown_stream(Reactor *reactor, Stream *stream) noexcept nogil:
     """Let a subscriber run to the head, end it there; others are ended when they are answered."""
     cdef Feed *feed
+    if stream.kind == STREAM_REQUEST:
+        stream_finish(reactor, stream, GRPC_UNAVAILABLE, "the relay is shutting down")
     if stream.kind != STREAM_FEED:
         return
     feed = &reactor.feeds[stream.feed]

@@ -8,10 +8,14 @@ from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from libc.string cimport memset
 
 from relay.native.debug cimport relay_assert
-from relay.native.memory cimport memory_release, memory_take_zeroed
+from relay.native.memory cimport (
+    memory_nghttp2_calloc, memory_nghttp2_free, memory_nghttp2_malloc, memory_nghttp2_realloc, memory_release,
+    memory_take_zeroed,
+)
 from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_LISTENER, CONNECTION_OPENING, Connection, Reactor,
 )
+from relay.native.nghttp2 cimport nghttp2_mem
 from relay.native.posix cimport (
     AF_INET, AF_INET6, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, close, epoll_ctl,
     epoll_event, errno, inet_ntop, ntohs, setsockopt, sockaddr_in, sockaddr_in6,
@@ -138,6 +142,44 @@ cdef inline void connection_free(Connection *connection) noexcept nogil:
     if connection.kind == CONNECTION_CLIENT:
         reactor.client_count -= 1
     memory_release(&reactor.memory, connection)
+
+
+# What the connection's session allocates. Not every failure comes back from nghttp2 as an error (its GOAWAY may be
+# dropped in silence), and after some a stream would wait for ever: so each marks the connection, which then ends.
+
+cdef inline void *connection_starved(Connection *connection, void *body) noexcept nogil:
+    if body == NULL:
+        connection.starved = True
+        connection_dirty(connection)
+    return body
+
+
+cdef inline void *connection_malloc(size_t size, void *user) noexcept nogil:
+    cdef Connection *connection = <Connection *> user
+    return connection_starved(connection, memory_nghttp2_malloc(size, &connection.reactor.memory))
+
+
+cdef inline void connection_release(void *body, void *user) noexcept nogil:
+    memory_nghttp2_free(body, &(<Connection *> user).reactor.memory)
+
+
+cdef inline void *connection_calloc(size_t count, size_t size, void *user) noexcept nogil:
+    cdef Connection *connection = <Connection *> user
+    return connection_starved(connection, memory_nghttp2_calloc(count, size, &connection.reactor.memory))
+
+
+cdef inline void *connection_realloc(void *body, size_t size, void *user) noexcept nogil:
+    cdef Connection *connection = <Connection *> user
+    return connection_starved(connection, memory_nghttp2_realloc(body, size, &connection.reactor.memory))
+
+
+cdef inline void connection_allocator(Connection *connection, nghttp2_mem *allocator) noexcept nogil:
+    """What a session is made with; nghttp2 copies it."""
+    allocator.mem_user_data = connection
+    allocator.malloc = connection_malloc
+    allocator.free = connection_release
+    allocator.calloc = connection_calloc
+    allocator.realloc = connection_realloc
 
 
 cdef inline void socket_option(int fd, int level, int name, int value) noexcept nogil:

@@ -59,6 +59,9 @@ cdef inline void connection_flush(Reactor *reactor, Connection *connection) noex
     """Write until there is nothing more, the kernel takes no more, or it is others' turn."""
     cdef int rounds = 0
     cdef bint more = True
+    if connection.starved and connection.state != CONNECTION_CLOSED:
+        reactor.limits[LIMIT_MEMORY] += 1
+        connection_end(connection, STATUS_NO_MEMORY)
     if connection.state != CONNECTION_OPEN or not connection.writable:
         return
     if connection.kind == CONNECTION_CLIENT:

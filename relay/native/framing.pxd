@@ -103,6 +103,7 @@ cdef inline int framer_receive(
                     | (<uint32_t> header[7] << 8) | header[8]))
                 if relay_likely(stream != NULL):
                     framer.feed = stream.feed
+                    framer.stream = stream.id
                     framer.state = FRAMER_DATA
                     framer_credit(framer, stream, length)
                     continue
@@ -120,7 +121,9 @@ cdef inline int framer_receive(
                 count = <size_t> (end - at)
             framer.left -= <uint32_t> count
             if framer.state == FRAMER_DATA:
-                ingest(reactor, &node.streams[framer.feed], at, count)
+                # A stream that we have reset meanwhile is over: the rest of its frame is nobody's event.
+                if relay_likely(node.streams[framer.feed].id == framer.stream):
+                    ingest(reactor, &node.streams[framer.feed], at, count)
                 error = 0
             else:
                 error = framer_pass(connection, at, count)

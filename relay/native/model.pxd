@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from relay.native.journal cimport Journal, Place, Segment
 from relay.native.memory cimport Memory
-from relay.native.nghttp2 cimport nghttp2_mem, nghttp2_option, nghttp2_session, nghttp2_session_callbacks
+from relay.native.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
 from relay.native.posix cimport epoll_event, iovec, pthread_cond_t, pthread_mutex_t, sockaddr_storage
 from relay.native.timers cimport Timer, Timers
 
@@ -245,6 +245,7 @@ cdef struct Framer:
     uint32_t credit            # bytes taken past nghttp2, not yet given back to the connection's window
     bint window_due
 
+    int32_t stream             # and its stream, which may be over before the frame is
 cdef struct Connection:
     uint8_t kind               # ConnectionKind
     uint8_t state              # ConnectionState
@@ -264,6 +265,7 @@ cdef struct Connection:
     int failure                # status it ended with
     int failure_errno
     Connection *next_closed
+    bint starved               # an allocation of its session failed
     Tail *tail
     Timer timer
     uint64_t opened            # ns
@@ -515,7 +517,6 @@ cdef struct Feed:
 cdef struct Reactor:
     Settings settings
     Memory memory
-    nghttp2_mem allocator
     nghttp2_session_callbacks *server_callbacks
     nghttp2_session_callbacks *node_callbacks
     nghttp2_option *server_option

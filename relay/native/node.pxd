@@ -12,8 +12,8 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy, memset, strerror, strlen
 
 from relay.native.connection cimport (
-    connection_dirty, connection_end, connection_new, connection_timer, connection_watch, peer_text,
-    socket_option,
+    connection_allocator, connection_dirty, connection_end, connection_new, connection_timer, connection_watch,
+    peer_text, socket_option,
 )
 from relay.native.framing cimport framer_receive
 from relay.native.grpc cimport (
@@ -33,7 +33,7 @@ from relay.native.nghttp2 cimport (
     NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_SETTINGS_ENABLE_PUSH,
     NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_CANCEL,
     NGHTTP2_FLAG_END_STREAM, NGHTTP2_WINDOW_UPDATE, header_text, nghttp2_data_provider, nghttp2_data_source,
-    nghttp2_frame, nghttp2_nv, nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
+    nghttp2_frame, nghttp2_mem, nghttp2_nv, nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
     nghttp2_session_callbacks_set_on_frame_recv_callback, nghttp2_session_callbacks_set_on_header_callback,
     nghttp2_session_callbacks_set_on_stream_close_callback, nghttp2_session_client_new3,
@@ -245,9 +245,11 @@ cdef inline void node_connected(Reactor *reactor, Node *node) noexcept nogil:
     """The socket is connected: HTTP/2, then HealthCheck."""
     cdef Connection *connection = node.connection
     cdef nghttp2_settings_entry settings[3]
+    cdef nghttp2_mem allocator
     cdef int error
+    connection_allocator(connection, &allocator)
     error = nghttp2_session_client_new3(
-        &connection.session, reactor.node_callbacks, connection, reactor.node_option, &reactor.allocator)
+        &connection.session, reactor.node_callbacks, connection, reactor.node_option, &allocator)
     if error != 0:
         connection.session = NULL
         node_fail(reactor, node, STATUS_NO_MEMORY, status_text(STATUS_NO_MEMORY))
@@ -400,7 +402,8 @@ cdef inline int node_on_frame(nghttp2_session *session, const nghttp2_frame *fra
     cdef NodeStream *stream
     if frame.hd.type == NGHTTP2_HEADERS:
         stream = node_stream(node, frame.hd.stream_id)
-        if stream != NULL and not stream.accepted:
+        # An interim answer (RFC 9110, 15.2) says nothing of the one that follows.
+        if stream != NULL and not stream.accepted and stream.http_status >= 200:
             stream.accepted = stream.http_status == 200 and stream.grpc_seen
             if not stream.accepted and not frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
                 # Not gRPC: nothing of what follows is an event.

@@ -19,8 +19,7 @@ from relay.native.mailbox cimport (
     text_copy,
 )
 from relay.native.memory cimport (
-    memory_blocks, memory_init, memory_nghttp2_calloc, memory_nghttp2_free, memory_nghttp2_malloc,
-    memory_nghttp2_realloc, memory_release, memory_take,
+    memory_blocks, memory_init, memory_release, memory_take,
 )
 from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_LISTENER, CONNECTION_NODE,
@@ -119,11 +118,6 @@ cdef inline int reactor_init(Reactor *reactor) noexcept nogil:
     cdef epoll_event event
     cdef int status
     memory_init(&reactor.memory)
-    reactor.allocator.mem_user_data = &reactor.memory
-    reactor.allocator.malloc = memory_nghttp2_malloc
-    reactor.allocator.free = memory_nghttp2_free
-    reactor.allocator.calloc = memory_nghttp2_calloc
-    reactor.allocator.realloc = memory_nghttp2_realloc
     timers_init(&reactor.timers, &reactor.memory)
     timers_init(&reactor.deadlines, &reactor.memory)
     reactor.now = monotonic()

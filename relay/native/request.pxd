@@ -20,14 +20,14 @@ from relay.native.model cimport (
     STREAM_REQUEST, TEXT_BYTES, Reactor, Report, Stream,
 )
 from relay.native.nghttp2 cimport (
-    NGHTTP2_FLAG_NONE, NGHTTP2_INTERNAL_ERROR, header_text, nghttp2_data_provider, nghttp2_nv,
-    nghttp2_submit_response, nghttp2_submit_rst_stream,
+    NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_NONE, NGHTTP2_INTERNAL_ERROR, header_text, nghttp2_data_provider,
+    nghttp2_nv, nghttp2_submit_response, nghttp2_submit_rst_stream,
 )
 from relay.native.node cimport name_is, relay_check_path, relay_feed_path
 from relay.native.status cimport STATUS_OK
 from relay.native.stream cimport (
-    CALL_HALF_CLOSED, CALL_MESSAGE, stream_answer, stream_final, stream_finish, stream_request_free,
-    stream_respond,
+    CALL_HALF_CLOSED, CALL_MESSAGE, stream_answer, stream_call_end, stream_end, stream_final, stream_finish,
+    stream_request_free, stream_respond,
 )
 from relay.native.subscriber cimport subscriber_attach
 from relay.native.timers cimport timers_clear, timers_set
@@ -183,6 +183,9 @@ cdef inline void request_watch(
     if verdict == 0:
         stream_finish(reactor, stream, GRPC_OK, "")
         return
+    if reactor.stopping:
+        stream_finish(reactor, stream, GRPC_UNAVAILABLE, "the relay is shutting down")
+        return
     memcpy(stream.filter, filter, filter_size)
     stream.filter[filter_size] = 0
     reactor.numbers += 1
@@ -240,7 +243,11 @@ cdef inline void request_call(
         reactor.calls = stream
     if not request_tell(reactor, stream, CALL_MESSAGE, message, size):
         reactor.limits[LIMIT_CALLS] += 1
-        stream_finish(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "too many calls wait for an answer")
+        if stream.messages == 1:
+            # Python has not heard of it, so its end is no news either; the queue must not grow by it.
+            stream_call_end(reactor, stream, False)
+        stream_end(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "too many calls wait for an answer",
+                   NGHTTP2_ENHANCE_YOUR_CALM)
         return
     stream_respond(reactor, stream, provider)
 
@@ -263,15 +270,16 @@ cdef inline bint request_prefix_ok(Reactor *reactor, Stream *stream, const uint8
     """Whether a request message may be received; else the stream has been ended."""
     cdef char text[TEXT_BYTES]
     if prefix[0] > 1:
-        stream_finish(reactor, stream, GRPC_INTERNAL, "the message's compressed flag is neither 0 nor 1")
+        stream_end(reactor, stream, GRPC_INTERNAL, "the message's compressed flag is neither 0 nor 1",
+                   NGHTTP2_INTERNAL_ERROR)
     elif prefix[0] == 1:
-        stream_finish(reactor, stream, GRPC_INTERNAL,
-                      "the message is compressed, though grpc-encoding is identity")
+        stream_end(reactor, stream, GRPC_INTERNAL,
+                   "the message is compressed, though grpc-encoding is identity", NGHTTP2_INTERNAL_ERROR)
     elif relay_frame_length(prefix) > reactor.settings.max_request_bytes:
         reactor.limits[LIMIT_REQUEST] += 1
         snprintf(text, sizeof(text), "request message of %u bytes, %u are accepted",
                  relay_frame_length(prefix), reactor.settings.max_request_bytes)
-        stream_finish(reactor, stream, GRPC_RESOURCE_EXHAUSTED, text)
+        stream_end(reactor, stream, GRPC_RESOURCE_EXHAUSTED, text, NGHTTP2_ENHANCE_YOUR_CALM)
     else:
         return True
     return False
@@ -307,7 +315,7 @@ cdef inline void request_data(
             grown = memory_resize(&reactor.memory, stream.request, capacity)
             if grown == NULL:
                 reactor.limits[LIMIT_MEMORY] += 1
-                stream_finish(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "out of memory")
+                stream_end(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "out of memory", NGHTTP2_ENHANCE_YOUR_CALM)
                 return
             stream.request = <uint8_t *> grown
             stream.request_capacity = capacity
@@ -347,7 +355,8 @@ cdef inline void request_half_closed(Reactor *reactor, Stream *stream, nghttp2_d
     if stream.kind == STREAM_OVER or stream.plain or stream.split_left:
         return
     if stream.request_used:
-        stream_finish(reactor, stream, GRPC_INTERNAL, "the request ended in the middle of a message")
+        stream_end(reactor, stream, GRPC_INTERNAL, "the request ended in the middle of a message",
+                   NGHTTP2_INTERNAL_ERROR)
     elif stream.messages == 0:
         stream_finish(reactor, stream, GRPC_UNIMPLEMENTED, "the method takes exactly one request message")
     elif stream.method == METHOD_HEALTH_CHECK and stream.kind == STREAM_REQUEST:
@@ -355,6 +364,7 @@ cdef inline void request_half_closed(Reactor *reactor, Stream *stream, nghttp2_d
     elif stream.call:
         if not request_tell(reactor, stream, CALL_HALF_CLOSED, NULL, 0):
             reactor.limits[LIMIT_CALLS] += 1
-            stream_finish(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "too many calls wait for an answer")
+            stream_end(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "too many calls wait for an answer",
+                       NGHTTP2_ENHANCE_YOUR_CALM)
     if stream.kind == STREAM_FEED:
         stream_request_free(reactor, stream)

@@ -4,7 +4,8 @@ from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from relay.native.connection cimport (
-    connection_dirty, connection_end, connection_new, connection_timer, connection_watch, socket_option,
+    connection_allocator, connection_dirty, connection_end, connection_new, connection_timer, connection_watch,
+    socket_option,
 )
 from relay.native.grpc cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
 from relay.native.model cimport (
@@ -20,7 +21,7 @@ from relay.native.nghttp2 cimport (
     NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY, NGHTTP2_PROTOCOL_ERROR, NGHTTP2_RST_STREAM,
     NGHTTP2_SETTINGS, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
     nghttp2_data_provider, nghttp2_data_source, nghttp2_frame, nghttp2_frame_hd, nghttp2_is_fatal,
-    nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
+    nghttp2_mem, nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
     nghttp2_session_callbacks_set_on_begin_frame_callback,
     nghttp2_session_callbacks_set_on_begin_headers_callback,
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
@@ -139,7 +140,11 @@ cdef inline ssize_t server_read_answer(
     cdef Answer *answer = stream.answers
     cdef size_t count
     if answer == NULL:
-        if stream.final_status >= 0 and not stream.plain:
+        if stream.plain:
+            # There was no memory for the text.
+            flags[0] |= NGHTTP2_DATA_FLAG_EOF
+            return 0
+        if stream.final_status >= 0:
             stream_finish(reactor, stream, stream.final_status, stream.final_text)
         stream.deferred = True
         return NGHTTP2_ERR_DEFERRED
@@ -412,9 +417,10 @@ cdef inline void server_unsent(Reactor *reactor, Connection *connection) noexcep
 cdef inline void server_open(Reactor *reactor, Connection *connection) noexcept nogil:
     """The preface is complete: make the session."""
     cdef nghttp2_settings_entry settings[2]
+    cdef nghttp2_mem allocator
+    connection_allocator(connection, &allocator)
     if nghttp2_session_server_new3(
-            &connection.session, reactor.server_callbacks, connection, reactor.server_option,
-            &reactor.allocator) != 0:
+            &connection.session, reactor.server_callbacks, connection, reactor.server_option, &allocator) != 0:
         connection.session = NULL
         reactor.limits[LIMIT_MEMORY] += 1
         connection_end(connection, STATUS_NO_MEMORY)
@@ -501,7 +507,11 @@ cdef inline void server_timer(Reactor *reactor, Connection *connection) noexcept
     cdef uint64_t deadline = UINT64_MAX
     cdef uint64_t at
     if connection.state == CONNECTION_ENDING:
-        connection_end(connection, STATUS_CLOSED)
+        # The timer may be one that was set before: our last words have their time all the same.
+        if reactor.now >= connection.opened + LINGER:
+            connection_end(connection, STATUS_CLOSED)
+        else:
+            connection_timer(connection, connection.opened + LINGER)
         return
     if connection.state == CONNECTION_OPENING:
         deadline = connection.opened + reactor.settings.handshake_timeout

@@ -436,14 +436,14 @@ cdef void fuzz_settled(Reactor *reactor, FuzzPeer *peers) noexcept nogil:
 cdef int fuzz_delivery(const uint8_t *data, size_t size) noexcept nogil:
     cdef FuzzPeer peers[2]
     cdef Reactor *reactor
-    cdef size_t i
+    cdef size_t i = 2
+    cdef int j
     if size < 2:
         return 0
     reactor = fuzz_reactor(data[0])
     reactor.settings.max_controls = 1 << 20
-    for i in range(FUZZ_PEERS):
-        fuzz_connect(reactor, &peers[i], 65535 if data[1] == 255 else 8 * <uint32_t> data[1])
-    i = 2
+    for j in range(FUZZ_PEERS):
+        fuzz_connect(reactor, &peers[j], 65535 if data[1] == 255 else 8 * <uint32_t> data[1])
     while i + 1 < size and i < 2000:
         fuzz_step(reactor, peers, data[i], data[i + 1])
         i += 2
