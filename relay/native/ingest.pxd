@@ -13,6 +13,7 @@ from relay.native.model cimport (
 )
 from relay.native.repair cimport repair_event
 from relay.native.scan cimport SCAN_MALFORMED, SCAN_OK, scan_event
+from relay.native.shape cimport shape_learn, shape_recognised
 from relay.native.status cimport STATUS_OK
 
 cdef enum:
@@ -82,8 +83,13 @@ cdef inline int ingest_frame(
     Reactor *reactor, int number, const uint8_t *frame, size_t size, uint64_t *repaired
 ) noexcept nogil:
     """Scan and append one whole, uncompressed frame: STATUS_OK, or `SkipReason` + 1."""
-    cdef int verdict = scan_event(number, frame + PREFIX, size - PREFIX)
+    cdef Feed *feed = &reactor.feeds[number]
+    cdef int verdict
+    if shape_recognised(&feed.shapes, frame + PREFIX, size - PREFIX):
+        return ingest_append(reactor, number, frame, size)
+    verdict = scan_event(number, frame + PREFIX, size - PREFIX)
     if relay_likely(verdict == SCAN_OK):
+        shape_learn(&feed.shapes, &reactor.memory, number, frame + PREFIX, size - PREFIX)
         return ingest_append(reactor, number, frame, size)
     if verdict == SCAN_MALFORMED:
         return SKIP_MALFORMED + 1

@@ -10,6 +10,7 @@ from relay.native.journal cimport Journal, Place, Segment
 from relay.native.memory cimport Memory
 from relay.native.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
 from relay.native.posix cimport epoll_event, iovec, pthread_cond_t, pthread_mutex_t, sockaddr_storage
+from relay.native.shape cimport Shapes
 from relay.native.timers cimport Timer, Timers
 
 
@@ -25,7 +26,9 @@ cdef enum:
 
     RECEIVE_BYTES = 262144     # one read of at most this per ready socket and turn
     REQUEST_READ_BYTES = 32768  # the same for subscribers' sockets: they send requests, not events
-    WRITE_BYTES = 262144       # one writev gathers about this much at most; what it leaves is copied
+    # One writev gathers about this much at most, so that a full read leaves in one (measured: 0.41 to 0.33 us an
+    # event against 256 KiB, which takes two); what the kernel does not accept of it is copied.
+    WRITE_BYTES = 327680
     WRITE_ROUNDS = 4           # writevs for one subscriber a turn, while the kernel takes all of it
     OUTPUT_PIECES = 512        # iovecs of one writev (IOV_MAX is 1024)
     OUTPUT_SCRATCH = 65536     # control frames and DATA headers of one writev
@@ -242,10 +245,10 @@ cdef struct Framer:
     bint in_headers            # a header block is open: only CONTINUATION may follow
     uint32_t left              # payload bytes of the current frame still to come
     int feed                   # of the DATA frame under way
+    int32_t stream             # and its stream, which may be over before the frame is
     uint32_t credit            # bytes taken past nghttp2, not yet given back to the connection's window
     bint window_due
 
-    int32_t stream             # and its stream, which may be over before the frame is
 cdef struct Connection:
     uint8_t kind               # ConnectionKind
     uint8_t state              # ConnectionState
@@ -262,10 +265,10 @@ cdef struct Connection:
     uint32_t unsent            # TCP_NOTSENT_LOWAT as set
     bint writable              # the kernel has not refused bytes since it last said so
     bint goaway                # GOAWAY sent
+    bint starved               # an allocation of its session failed
     int failure                # status it ended with
     int failure_errno
     Connection *next_closed
-    bint starved               # an allocation of its session failed
     Tail *tail
     Timer timer
     uint64_t opened            # ns
@@ -499,6 +502,7 @@ cdef struct Mailbox:
 
 cdef struct Feed:
     Journal journal
+    Shapes shapes
     Reactor *reactor
     int number
     Stream *readers

@@ -32,11 +32,11 @@ cdef inline void output_begin(Reactor *reactor, Connection *connection) noexcept
     reactor.piece_count = 0
     reactor.piece_bytes = 0
     reactor.record_count = 0
-    # A tail is at most one write: keep it to a quarter of what may wait in the kernel, which shrinks with many
+    # A tail is at most one write: keep it to a third of what may wait in the kernel, which shrinks with many
     # subscribers.
     reactor.write_bytes = WRITE_BYTES
-    if connection.unsent and connection.unsent // 4 < WRITE_BYTES:
-        reactor.write_bytes = connection.unsent // 4
+    if connection.unsent and connection.unsent // 3 < WRITE_BYTES:
+        reactor.write_bytes = connection.unsent // 3
 
 
 cdef inline bint output_has_room(const Reactor *reactor) noexcept nogil:

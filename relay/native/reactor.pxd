@@ -43,6 +43,7 @@ from relay.native.posix cimport (
 from relay.native.server cimport (
     server_accept, server_callbacks_new, server_lost, server_received, server_timer, stream_deadline,
 )
+from relay.native.shape cimport shapes_free
 from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM
 from relay.native.subscriber cimport feed_recycling, feed_tick, feed_wake, remainders_free
 from relay.native.timers cimport Timer, timers_first, timers_free, timers_init, timers_pop_due
@@ -212,6 +213,7 @@ cdef inline uint64_t reactor_free(Reactor *reactor) noexcept nogil:
     for number in range(FEEDS):
         if reactor.feeds[number].journal.memory != NULL:
             journal_free(&reactor.feeds[number].journal)
+        shapes_free(&reactor.feeds[number].shapes, &reactor.memory)
     nghttp2_session_callbacks_del(reactor.server_callbacks)
     nghttp2_session_callbacks_del(reactor.node_callbacks)
     nghttp2_option_del(reactor.server_option)
