@@ -2,6 +2,6 @@
 
 import os
 
-# grpcio would start threads in the child of every fork, before its exec, where no thread may be started (the
-# thread sanitizer ends a process for it). Nobody here forks without exec. Read when the first channel or server is made.
+# grpcio would start threads in the child of every fork, before its exec, where no thread may be started
+# (the thread sanitizer ends a process for it). Read when the first channel or server is made.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
