@@ -167,7 +167,11 @@ class Engine:
 
     def _take_reports(self) -> None:
         for kind, *values in self.native.reports():
-            self._dispatch[kind](*values)
+            try:
+                self._dispatch[kind](*values)
+            except Exception as error:
+                # The reports behind it still count: the end of the engine may be among them.
+                self._loop.call_exception_handler({"message": "a report's handler failed", "exception": error})
 
     def _node(self, node: int, state: int, code: int, text: str) -> None:
         self.on_node(NodeReport(node, NodeState(state), code, text))

@@ -199,6 +199,38 @@ def test_a_handler_that_raises_reaches_the_loop() -> None:
     run(work)
 
 
+def test_a_handler_that_raises_does_not_cost_the_reports_behind_it() -> None:
+    class Batch:
+        """A native engine whose reports come all at once."""
+
+        def fileno(self) -> int:
+            return 0
+
+        def close(self) -> None:
+            pass
+
+        def reports(self) -> list[tuple[Any, ...]]:
+            return [
+                (_fastpath.REPORT_NODE, 0, _fastpath.NODE_IDLE, 0, ""),
+                (_fastpath.REPORT_STOPPED, 0, "stopped"),
+            ]
+
+    async def work() -> None:
+        defects = Reports()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: defects(context["exception"]))
+
+        def fail(report: NodeReport) -> None:
+            raise RuntimeError("a defect")
+
+        engine = Engine(Batch())  # type: ignore[arg-type]
+        engine.on_node = fail
+        engine._take_reports()
+        assert await engine.stopped == Stopped(0, "stopped")
+        assert [str(error) for error in defects.seen] == ["a defect"]
+
+    run(work)
+
+
 def test_an_engine_that_never_started_is_closed() -> None:
     async def work() -> None:
         engine = Engine(_fastpath.Engine())
