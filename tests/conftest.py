@@ -37,10 +37,11 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by its folder: tests/unit, tests/wire, tests/system; leave out what a build cannot show."""
-    build = Path(os.environ.get("RELAY_BUILD", "normal")).name
+    sanitized = Path(os.environ.get("RELAY_BUILD", "normal")).name in ("address-undefined", "thread")
     for item in items:
-        if build in ("address-undefined", "thread") and item.get_closest_marker("resident"):
-            item.add_marker(pytest.mark.skip(reason="resident memory tells nothing under a sanitizer"))
+        for name in ("paced", "resident"):
+            if sanitized and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=f"{name}: says nothing about a sanitized build"))
         folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
         if folder in ("unit", "wire", "system"):
             item.add_marker(folder)

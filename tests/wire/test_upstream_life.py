@@ -515,6 +515,7 @@ def test_a_node_can_be_removed_in_any_state(engine: Start, state: int) -> None:
 # Many of them ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.paced
 def test_the_order_of_each_node_is_kept(engine: Start, go_node: GoNode, go_client: GoClient) -> None:
     """As fast as five grpc-go nodes can send, and read by a grpc-go client: every number once, in order.
 
