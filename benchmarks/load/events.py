@@ -7,6 +7,8 @@ can stamp an event in place and a receiver finds the stamp at a known offset.
 
 from __future__ import annotations
 
+import contextlib
+import random
 import time
 
 EVENT_BYTES = 768
@@ -90,25 +92,59 @@ def _field(number: int, value: str | int | bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(data)) + data
 
 
-def event(feed: int = LOGS, size: int = EVENT_BYTES, now_ns: int | None = None) -> bytes:
-    """A feeder.Message, Alert or Log of exactly `size` bytes (700 to 16,000); one long field makes it up.
+_VARIED = {  # fields whose length differs from event to event, and by how much at most
+    MESSAGES: {4: 12, 5: 6},
+    ALERTS: {4: 12, 6: 10, 29: 40, 24: 20, 25: 20, 26: 20, 18: 40},
+    LOGS: {4: 12, 6: 10, 23: 40, 19: 20, 20: 20, 21: 20, 14: 40},
+}
+_NUMBERS = (9, 10, 11, 12, 22, 27)  # process and user ids, of one to three bytes
+
+
+def event(feed: int = LOGS, size: int = EVENT_BYTES, now_ns: int | None = None, seed: int | None = None) -> bytes:
+    """A feeder.Message, Alert or Log of exactly `size` bytes (768 to 16,000); one long field makes it up.
+
+    With a seed, other fields differ in length, too.
 
     Raises:
         ValueError: the size is too small for the fields of this feed.
     """
     now_ns = time.time_ns() if now_ns is None else now_ns
+    vary = random.Random(seed)
     text = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(now_ns // 1_000_000_000))
     start = _field(_TIMESTAMP, now_ns) + _field(_UPDATED_TIME, text)
-    rest = b"".join(_field(*pair) for pair in _COMMON + _FIELDS[feed])
+    rest = b""
+    for number, value in _COMMON + _FIELDS[feed]:
+        if seed is not None and isinstance(value, str):
+            most = _VARIED[feed].get(number, 0)
+            value = value[: len(value) - vary.randint(0, min(most, len(value) - 1))]
+        elif seed is not None and number in _NUMBERS:
+            value = vary.choice((7, 311, 41_903))
+        rest += _field(number, value)
     if feed in _OWNER:
         rest += _field(_OWNER[feed], _field(1, "Deployment") + _field(2, "checkout-api") + _field(3, "payments"))
         rest += _field(_EXEC_EVENT[feed], b"")  # always set, and mostly empty
     words = "remoteip=10.4.17.201 port=8443 protocol=TCP "
-    for length in range(len(words), size):
-        filled = _field(_FILLED[feed], words + "a" * (length - len(words)))
-        if len(start) + len(rest) + len(filled) == size:
+    left = size - len(start) - len(rest)
+    for header in range(2, 6):  # of tag and length
+        filled = _field(_FILLED[feed], words.ljust(max(left - header, 0), "a"))
+        if len(filled) == left:
             return start + filled + rest
     raise ValueError(f"an event of feed {feed} cannot have {size} bytes; {EVENT_BYTES} it can")
+
+
+def varied(feed: int, size: int, count: int) -> list[bytes]:
+    """`count` events of the same size and different layouts, the same ones every time.
+
+    Nodes do not repeat themselves to the byte, and a relay may be quicker with events like the last one.
+    """
+    made: list[bytes] = []
+    seed = 0
+    while len(made) < count:
+        # A length prefix that grows by a byte can leave a size out of reach for one layout.
+        with contextlib.suppress(ValueError):
+            made.append(event(feed, size, seed=seed))
+        seed += 1
+    return made
 
 
 def frame(event: bytes) -> bytes:

@@ -31,6 +31,7 @@ import time
 from benchmarks.load import events, http2
 
 CHUNK = 256 * 1024  # of one send
+VARIETY = 331  # different events: as many as make a chunk
 RESPONSE = http2.literal_headers([("content-type", "application/grpc")])
 STATUS_200 = b"\x88"  # RFC 7541, static table, :status 200
 TRAILERS = http2.literal_headers([("grpc-status", "0")])
@@ -39,7 +40,7 @@ TRAILERS = http2.literal_headers([("grpc-status", "0")])
 class Connection:
     """One accepted connection: what it asked for, and how much it may be sent."""
 
-    def __init__(self, sock: socket.socket, plain: bool, made: dict[str, bytes]) -> None:
+    def __init__(self, sock: socket.socket, plain: bool, made: dict[str, list[bytes]]) -> None:
         from hpack import Decoder  # not needed, and not imported, where there is no HTTP/2
 
         sock.setblocking(False)
@@ -136,18 +137,18 @@ class Connection:
         self.out += http2.pack(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, stream, TRAILERS)
         self.windows.pop(stream, None)
 
-    def data(self, stream: int) -> bytes:
-        """One event in its DATA frame; without HTTP/2 the same bytes, as a stand-in of the same length."""
-        return http2.pack(http2.DATA, 0, stream, events.frame(self.made[self.feeds[stream]]))
+    def data(self, stream: int) -> list[bytes]:
+        """Events, each in its DATA frame; without HTTP/2 the same bytes, as a stand-in of the same length."""
+        return [http2.pack(http2.DATA, 0, stream, events.frame(event)) for event in self.made[self.feeds[stream]]]
 
 
 class Source:
     """All nodes of this process."""
 
-    def __init__(self, nodes: int, plain: bool, made: dict[str, bytes]) -> None:
+    def __init__(self, nodes: int, plain: bool, made: dict[str, list[bytes]]) -> None:
         self.plain = plain
         self.made = made
-        self.frame = len(next(iter(made.values()))) + 5
+        self.frame = len(next(iter(made.values()))[0]) + 5
         self.poll = select.epoll()
         self.listeners: dict[int, socket.socket] = {}
         self.connections: dict[int, Connection] = {}
@@ -200,9 +201,10 @@ class Source:
         work = []
         for connection in self.connections.values():
             for stream in list(connection.feeds):
-                one = connection.data(stream)
-                whole = CHUNK // len(one)
-                work.append([connection, stream, memoryview(one * whole), len(one), count])
+                frames = connection.data(stream)
+                size = len(frames[0])
+                whole = [frames[i % len(frames)] for i in range(CHUNK // size)]
+                work.append([connection, stream, memoryview(b"".join(whole)), size, count])
         while work:
             for item in list(work):
                 connection, stream, chunk, size, left = item
@@ -248,7 +250,7 @@ class Source:
         lanes = []
         for connection in self.connections.values():
             for stream in list(connection.feeds):
-                data = bytearray(connection.data(stream)) * burst
+                data = bytearray(b"".join((connection.data(stream) * burst)[:burst]))
                 lanes.append((places.random() * period, connection, stream, data))
         lanes.sort(key=lambda lane: lane[0])
         size = self.frame * burst
@@ -288,7 +290,7 @@ def main() -> None:
     parser.add_argument("--event-bytes", type=int, default=events.EVENT_BYTES)
     parser.add_argument("--plain", action="store_true", help="events' bytes alone, without HTTP/2")
     options = parser.parse_args()
-    made = {events.PATHS[feed]: events.event(feed, options.event_bytes) for feed in options.feeds}
+    made = {events.PATHS[feed]: events.varied(feed, options.event_bytes, VARIETY) for feed in options.feeds}
     source = Source(options.nodes, options.plain, made)
     print(*source.ports, flush=True)
     while True:
