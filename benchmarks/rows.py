@@ -148,6 +148,7 @@ def flat_once(
     plain: bool = False,
     ahead: int = AHEAD,
     discard: bool = False,
+    layouts: int = 0,
 ) -> Sample:
     """One node as fast as it can, nothing but counting at the other end.
 
@@ -157,7 +158,7 @@ def flat_once(
     flow; then the relay's counters alone say what was lost.
     """
     warm = min(JOURNAL_EVENTS + 50_000, count) if not plain else count // 5
-    with sources.raw_nodes(plain=plain) as source, start(source.ports) as contender:
+    with sources.raw_nodes(plain=plain, layouts=layouts) as source, start(source.ports) as contender:
         port = contender.ports[0]
         listeners = [Subscriber(port, plain=plain, discard=discard, authorities=("node0",)) for _ in range(subscribers)]
         with _sink(listeners) as sink:
@@ -194,6 +195,7 @@ def flat_out(effort: Effort) -> Row:
         "flat out, 1 subscriber",
         {
             "relay": lambda: flat_once(relay.start, count, discard=True),
+            "relay, events of one layout": lambda: flat_once(relay.start, count, discard=True, layouts=1),
             "relay, node unbounded": lambda: flat_once(relay.start, count, discard=True, ahead=0),
             "haproxy": lambda: flat_once(haproxy.start, count, discard=True),
             "nginx": lambda: flat_once(nginx.start, count, discard=True),

@@ -288,9 +288,10 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--feeds", type=int, nargs="+", default=[events.LOGS])
     parser.add_argument("--event-bytes", type=int, default=events.EVENT_BYTES)
+    parser.add_argument("--layouts", type=int, default=VARIETY, help="different events, sent in turn")
     parser.add_argument("--plain", action="store_true", help="events' bytes alone, without HTTP/2")
     options = parser.parse_args()
-    made = {events.PATHS[feed]: events.varied(feed, options.event_bytes, VARIETY) for feed in options.feeds}
+    made = {events.PATHS[feed]: events.varied(feed, options.event_bytes, options.layouts) for feed in options.feeds}
     source = Source(options.nodes, options.plain, made)
     print(*source.ports, flush=True)
     while True:

@@ -60,9 +60,13 @@ class Source:
 
 
 @contextlib.contextmanager
-def raw_nodes(nodes: int = 1, *, plain: bool = False, feeds: tuple[int, ...] = (events.LOGS,)) -> Iterator[Source]:
+def raw_nodes(
+    nodes: int = 1, *, plain: bool = False, feeds: tuple[int, ...] = (events.LOGS,), layouts: int = 0
+) -> Iterator[Source]:
+    """`layouts` different events; 0 leaves it to the nodes, who send as many as they can."""
     argv = [sys.executable, "-m", "benchmarks.load.node", "--nodes", str(nodes), "--feeds", *map(str, feeds)]
     argv += ["--plain"] if plain else []
+    argv += [f"--layouts={layouts}"] if layouts else []
     with (
         process.folder() as folder,
         process.program(argv, cpus=process.load_cpus(), folder=folder, stdin=subprocess.PIPE) as (child, log),
