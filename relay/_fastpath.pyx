@@ -12,12 +12,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from relay.native.counters cimport snapshot_fill, snapshot_free
+from relay.native.debug cimport RELAY_DEBUGGING
 from relay.native.journal cimport (
     Segment, journal_floor, journal_lock, journal_pin, journal_unlock, journal_unpin, place_advance,
     place_at_head, place_at_start, place_frame_size, place_take, relay_frame_length,
 )
 from relay.native.mailbox cimport command_new, eventfd_clear, mailbox_command
-from relay.native.memory cimport memory_release, memory_take
+from relay.native.memory cimport memory_fail_at, memory_release, memory_take
 from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT, COMMAND_NODE_OPEN,
     COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, Command, Feed, FeedCount, FEEDS,
@@ -138,6 +139,7 @@ cdef class Engine:
     cdef bint closed
     cdef int busy              # calls of other threads that are inside the reactor's memory
     cdef list paths
+    cdef Command *last         # the command that ends the thread, so that its end needs no memory
     cdef object __weakref__
 
     def __cinit__(self):
@@ -202,6 +204,7 @@ cdef class Engine:
 
     def __dealloc__(self):
         if self.reactor != NULL:
+            memory_release(&self.reactor.memory, self.last)
             reactor_free(self.reactor)
             free(self.reactor)
 
@@ -224,6 +227,9 @@ cdef class Engine:
         self.live()
         if self.thread is not None:
             raise RuntimeError("the engine was started before")
+        if self.last == NULL:
+            self.last = self.command(COMMAND_SHUTDOWN, 0)
+            self.last.mask = 1
         self.thread = threading.Thread(target=self._run, name="reactor", daemon=True)
         self.thread.start()
 
@@ -286,7 +292,8 @@ cdef class Engine:
             raise ValueError(f"the feeds' mask is {feeds}; 1 to 7 are accepted")
         if len(filters) != FEEDS:
             raise ValueError("one filter for each of messages, alerts and logs is expected")
-        command = self.command(COMMAND_NODE_ADD, 0)
+        command = self.command(COMMAND_NODE_ADD, sizeof(Node))
+        memset(command.data, 0, sizeof(Node))
         try:
             for feed in range(FEEDS):
                 filter_copy(command.filters[feed], filters[feed])
@@ -394,17 +401,16 @@ cdef class Engine:
         self.give(command, False)
 
     def close(self):
-        cdef Command *command
         cdef uint64_t blocks
         if self.closed or self.reactor == NULL:
             return
         self.closed = True
         if self.thread is not None:
-            command = command_new(self.reactor, COMMAND_SHUTDOWN, 0)
-            if command != NULL:
-                command.mask = 1
-                mailbox_command(self.reactor, command, False)
+            mailbox_command(self.reactor, self.last, False)
+            self.last = NULL
             self.thread.join()
+        memory_release(&self.reactor.memory, self.last)
+        self.last = NULL
         # Others may be inside for the length of a copy; `closed` keeps more of them from entering.
         while self.busy:
             threading.Event().wait(0.001)
@@ -687,3 +693,9 @@ cdef class Cursor:
 
     def close(self):
         self.detach()
+
+
+if RELAY_DEBUGGING:
+    def _fail_allocation(Engine engine, count):
+        """For tests: let the `count`-th allocation of the engine from now on fail, once; 0 takes that back."""
+        memory_fail_at(&engine.live().memory, count)

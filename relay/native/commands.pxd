@@ -9,12 +9,12 @@ from relay.native.grpc cimport GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE
 from relay.native.ingest cimport ingest_frame, ingest_unlock
 from relay.native.journal cimport journal_lock, journal_unlock, relay_frame_length
 from relay.native.mailbox cimport mailbox_report, mailbox_take, report_new
-from relay.native.memory cimport memory_release, memory_take_zeroed
+from relay.native.memory cimport memory_release
 from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT, COMMAND_NODE_OPEN,
     COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, CONNECTION_CLIENT,
     CONNECTION_LISTENER, CONNECTION_OPEN, FEEDS, LIMIT_CALLS, PREFIX, REPORT_DRAINED, SKIP_OVERSIZE,
-    STREAM_FEED, STREAM_REQUEST, Command, Connection, DrainTicket, Feed, Node, Reactor, Reader, Report, Stream,
+    STREAM_FEED, STREAM_REQUEST, Command, Connection, Feed, Node, Reactor, Reader, Report, Stream,
 )
 from relay.native.nghttp2 cimport NGHTTP2_REFUSED_STREAM
 from relay.native.node cimport node_connect, node_find, node_new, node_open, node_remove
@@ -39,13 +39,14 @@ cdef inline void command_listen(Reactor *reactor, Command *command) noexcept nog
         connection_end(listener, STATUS_SYSTEM)
 
 
-cdef inline void command_node_add(Reactor *reactor, Command *command) noexcept nogil:
+cdef inline bint command_node_add(Reactor *reactor, Command *command) noexcept nogil:
+    """True when the command's memory has become the node's: making a node known cannot fail here, unheard."""
     cdef Node *node
     if node_find(reactor, command.node) != NULL or reactor.stopping:
-        return
-    node = node_new(reactor, command.node, command.mask)
-    if node != NULL:
-        memcpy(node.filters, command.filters, sizeof(node.filters))
+        return False
+    node = node_new(reactor, <Node *> command.data, command, command.node, command.mask)
+    memcpy(node.filters, command.filters, sizeof(node.filters))
+    return True
 
 
 cdef inline void command_publish(Reactor *reactor, Command *command) noexcept nogil:
@@ -90,7 +91,7 @@ cdef inline void command_answer(Reactor *reactor, Command *command) noexcept nog
         stream_final(stream, command.status, command.text)
 
 
-# Drain tickets ----------------------------------------------------------------------------------
+# Drains -----------------------------------------------------------------------------------------
 
 cdef inline uint64_t feed_taken(Reactor *reactor, int number) noexcept nogil:
     """The sequence number up to which every reader of the feed has taken its events."""
@@ -114,40 +115,36 @@ cdef inline uint64_t feed_taken(Reactor *reactor, int number) noexcept nogil:
     return least
 
 
-cdef inline void tickets_check(Reactor *reactor) noexcept nogil:
+cdef inline void drains_check(Reactor *reactor) noexcept nogil:
     """Report the drains that are done."""
-    cdef DrainTicket **link = &reactor.tickets
-    cdef DrainTicket *ticket
+    cdef Command **link = &reactor.drains
+    cdef Command *drain
     cdef Report *report
     cdef uint64_t taken[FEEDS]
     cdef int feed
-    if reactor.tickets == NULL:
+    if reactor.drains == NULL:
         return
     for feed in range(FEEDS):
         taken[feed] = feed_taken(reactor, feed)
     while link[0] != NULL:
-        ticket = link[0]
-        if taken[ticket.feed] < ticket.sequence and not reactor.stopping:
-            link = &ticket.next
+        drain = link[0]
+        if taken[drain.feed] < drain.sequence and not reactor.stopping:
+            link = &drain.next
             continue
         report = report_new(reactor, REPORT_DRAINED, 0)
         if report == NULL:
             return
-        report.number = ticket.number
+        report.number = drain.number
         mailbox_report(reactor, report, False)
-        link[0] = ticket.next
-        memory_release(&reactor.memory, ticket)
+        link[0] = drain.next
+        memory_release(&reactor.memory, drain)
 
 
 cdef inline void command_drain(Reactor *reactor, Command *command) noexcept nogil:
-    cdef DrainTicket *ticket = <DrainTicket *> memory_take_zeroed(&reactor.memory, sizeof(DrainTicket))
-    if ticket == NULL:
-        return
-    ticket.number = command.number
-    ticket.feed = command.feed
-    ticket.sequence = reactor.feeds[command.feed].journal.next
-    ticket.next = reactor.tickets
-    reactor.tickets = ticket
+    """Keep the command until everybody has read what the feed holds now."""
+    command.sequence = reactor.feeds[command.feed].journal.next
+    command.next = reactor.drains
+    reactor.drains = command
 
 
 # Shutdown ---------------------------------------------------------------------------------------
@@ -225,16 +222,18 @@ cdef inline void shutdown_expire(Reactor *reactor) noexcept nogil:
 
 # All of them --------------------------------------------------------------------------------------
 
-cdef inline void command_run(Reactor *reactor, Command *command) noexcept nogil:
+cdef inline bint command_run(Reactor *reactor, Command *command) noexcept nogil:
+    """True when the command is kept: its memory is in use."""
     cdef Node *node
     if command.kind == COMMAND_LISTEN:
         command_listen(reactor, command)
     elif command.kind == COMMAND_NODE_ADD:
-        command_node_add(reactor, command)
+        return command_node_add(reactor, command)
     elif command.kind == COMMAND_PUBLISH:
         command_publish(reactor, command)
     elif command.kind == COMMAND_DRAIN:
         command_drain(reactor, command)
+        return True
     elif command.kind == COMMAND_ANSWER:
         command_answer(reactor, command)
     elif command.kind == COMMAND_SHUTDOWN:
@@ -248,13 +247,14 @@ cdef inline void command_run(Reactor *reactor, Command *command) noexcept nogil:
     else:
         node = node_find(reactor, command.node)
         if node == NULL or node.removing:
-            return
+            return False
         if command.kind == COMMAND_NODE_CONNECT:
             node_connect(reactor, node, &command.address)
         elif command.kind == COMMAND_NODE_OPEN:
             node_open(reactor, node, command.feed)
         elif command.kind == COMMAND_NODE_REMOVE:
             node_remove(reactor, node)
+    return False
 
 
 cdef inline void commands_run(Reactor *reactor) noexcept nogil:
@@ -263,6 +263,6 @@ cdef inline void commands_run(Reactor *reactor) noexcept nogil:
     cdef Command *following
     while command != NULL:
         following = command.next
-        command_run(reactor, command)
-        memory_release(&reactor.memory, command)
+        if not command_run(reactor, command):
+            memory_release(&reactor.memory, command)
         command = following

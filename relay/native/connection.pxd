@@ -25,6 +25,16 @@ from relay.native.timers cimport timer_init, timers_clear, timers_reserve, timer
 
 from libc.stdio cimport snprintf
 
+cdef extern from *:
+    """
+    #include <string.h>
+    static inline int relay_is_mapped(const unsigned char *address) {
+        static const unsigned char prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+        return memcmp(address, prefix, sizeof(prefix)) == 0;
+    }
+    """
+    bint relay_is_mapped(const unsigned char *address) noexcept nogil
+
 
 cdef inline Connection *connection_new(Reactor *reactor, int kind, int fd) noexcept nogil:
     """A connection that owns `fd`, on the list but not in epoll yet. NULL without memory (`fd` stays the caller's)."""
@@ -188,7 +198,7 @@ cdef inline void socket_option(int fd, int level, int name, int value) noexcept 
 
 
 cdef inline void peer_text(const Connection *connection, char *text, size_t size) noexcept nogil:
-    """Address and port of the peer, IPv6 in brackets."""
+    """Address and port of the peer, IPv6 in brackets; an IPv4 address that came in as IPv6 is written as IPv4."""
     cdef char host[46]         # INET6_ADDRSTRLEN
     cdef const sockaddr_in *four = <const sockaddr_in *> &connection.peer
     cdef const sockaddr_in6 *six = <const sockaddr_in6 *> &connection.peer
@@ -196,6 +206,10 @@ cdef inline void peer_text(const Connection *connection, char *text, size_t size
     if connection.peer.ss_family == AF_INET:
         inet_ntop(AF_INET, &four.sin_addr, host, sizeof(host))
         snprintf(text, size, "%s:%u", host, <unsigned int> ntohs(four.sin_port))
+    elif connection.peer.ss_family == AF_INET6 and relay_is_mapped(six.sin6_addr.s6_addr):
+        # An IPv4 client of a socket that takes both (RFC 4291, 2.5.5.2).
+        inet_ntop(AF_INET, six.sin6_addr.s6_addr + 12, host, sizeof(host))
+        snprintf(text, size, "%s:%u", host, <unsigned int> ntohs(six.sin6_port))
     elif connection.peer.ss_family == AF_INET6:
         inet_ntop(AF_INET6, &six.sin6_addr, host, sizeof(host))
         snprintf(text, size, "[%s]:%u", host, <unsigned int> ntohs(six.sin6_port))

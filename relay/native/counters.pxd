@@ -4,6 +4,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from relay.native.connection cimport peer_text
+from relay.native.journal cimport journal_lock, journal_unlock
 from relay.native.memory cimport memory_blocks, memory_bytes, memory_failures, memory_release, memory_take_zeroed
 from relay.native.model cimport (
     FEEDS, SKIP_REASONS, Feed, FeedCount, Node, NodeCount, Reactor, Snapshot, Stream, SubscriberCount,
@@ -82,7 +83,10 @@ cdef inline void snapshot_fill(Reactor *reactor, Snapshot *snapshot) noexcept no
         snapshot.nodes += 1
         node = node.next
     for feed in range(FEEDS):
+        # A cursor that lets go of a segment counts it on its own thread.
+        journal_lock(&reactor.feeds[feed].journal)
         _feed_count(&reactor.feeds[feed], &snapshot.feed[feed])
+        journal_unlock(&reactor.feeds[feed].journal)
         stream = reactor.feeds[feed].readers
         while stream != NULL:
             _subscriber_count(reactor, stream, &snapshot.subscriber[snapshot.subscribers])

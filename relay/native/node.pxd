@@ -22,7 +22,7 @@ from relay.native.grpc cimport (
 )
 from relay.native.ingest cimport ingest, ingest_reset, ingest_unlock
 from relay.native.mailbox cimport mailbox_forget, mailbox_node, mailbox_stream
-from relay.native.memory cimport memory_release, memory_take_zeroed
+from relay.native.memory cimport memory_release
 from relay.native.model cimport (
     CONNECTION_NODE, CONNECTION_OPEN, CONNECTION_OPENING, FEEDS, FRAME_HEADER, NODE_CHECKING, NODE_CONNECTING,
     NODE_CONNECTION_WINDOW, NODE_IDLE, NODE_STREAMING, NODE_WINDOW, PREFIX, TEXT_BYTES, Connection, Node,
@@ -79,12 +79,12 @@ cdef inline Node *node_find(Reactor *reactor, int32_t number) noexcept nogil:
     return node
 
 
-cdef inline Node *node_new(Reactor *reactor, int32_t number, uint32_t feeds) noexcept nogil:
-    """A known node, not connected. NULL without memory."""
-    cdef Node *node = <Node *> memory_take_zeroed(&reactor.memory, sizeof(Node))
+cdef inline Node *node_new(
+    Reactor *reactor, Node *node, void *block, int32_t number, uint32_t feeds
+) noexcept nogil:
+    """Make a node known, not connected, in zeroed memory that lies in `block`, which is the node's from now on."""
     cdef int feed
-    if node == NULL:
-        return NULL
+    node.block = block
     node.number = number
     node.feeds = feeds
     node.state = NODE_IDLE
@@ -105,7 +105,7 @@ cdef inline void node_free(Reactor *reactor, Node *node) noexcept nogil:
         reactor.nodes = node.next
     if node.next != NULL:
         node.next.previous = node.previous
-    memory_release(&reactor.memory, node)
+    memory_release(&reactor.memory, node.block)
 
 
 cdef inline void node_state(Reactor *reactor, Node *node, int state, int code, const char *text) noexcept nogil:

@@ -7,7 +7,7 @@ each connection that has something to say; run timers; free what ended.
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 
-from relay.native.commands cimport commands_run, shutdown_expire, tickets_check
+from relay.native.commands cimport commands_run, drains_check, shutdown_expire
 from relay.native.connection cimport connection_dirty, connection_end, connection_free, connection_ready
 from relay.native.flush cimport connection_flush
 from relay.native.journal cimport (
@@ -24,7 +24,7 @@ from relay.native.memory cimport (
 from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_LISTENER, CONNECTION_NODE,
     CONNECTION_LEISURE, CONNECTION_OPENING, CONNECTION_WAKE, COMMAND_LISTEN, Command, EVENTS_A_WAIT, FEEDS,
-    OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES, Connection, DrainTicket,
+    OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES, Connection,
     Feed, Node, Reactor, Reader, Record, Report, Stream,
 )
 from relay.native.nghttp2 cimport (
@@ -86,8 +86,9 @@ cdef inline int reactor_scratch(Reactor *reactor) noexcept nogil:
     # A DATA frame makes two records, of which the first joins a control record before it.
     reactor.records = <Record *> memory_take(&reactor.memory, (2 * OUTPUT_PIECES + 2) * sizeof(Record))
     reactor.events = <epoll_event *> memory_take(&reactor.memory, EVENTS_A_WAIT * sizeof(epoll_event))
+    reactor.farewell = report_new(reactor, REPORT_STOPPED, 0)
     if (reactor.receive == NULL or reactor.scratch == NULL or reactor.pieces == NULL or reactor.records == NULL
-            or reactor.events == NULL):
+            or reactor.events == NULL or reactor.farewell == NULL):
         return STATUS_NO_MEMORY
     return STATUS_OK
 
@@ -189,7 +190,6 @@ cdef inline void reactor_clear(Reactor *reactor) noexcept nogil:
 
 cdef inline uint64_t reactor_free(Reactor *reactor) noexcept nogil:
     """Undo `reactor_init`. Returns the blocks that are still held: 0, unless a cursor has a segment pinned."""
-    cdef DrainTicket *ticket
     cdef uint32_t i
     cdef int number
     cdef Command *command
@@ -202,10 +202,11 @@ cdef inline uint64_t reactor_free(Reactor *reactor) noexcept nogil:
             close(command.fd)
         memory_release(&reactor.memory, command)
         command = following
-    while reactor.tickets != NULL:
-        ticket = reactor.tickets
-        reactor.tickets = ticket.next
-        memory_release(&reactor.memory, ticket)
+    while reactor.drains != NULL:
+        command = reactor.drains
+        reactor.drains = command.next
+        memory_release(&reactor.memory, command)
+    memory_release(&reactor.memory, reactor.farewell)
     mailbox_free(reactor)
     for i in range(reactor.path_count):
         memory_release(&reactor.memory, reactor.paths[i])
@@ -476,8 +477,8 @@ cdef inline void reactor_turn(Reactor *reactor, uint64_t tick) noexcept nogil:
     reactor_writes(reactor)
     remainders_free(reactor)
     reactor_timers(reactor)
-    if reactor.tickets != NULL:
-        tickets_check(reactor)
+    if reactor.drains != NULL:
+        drains_check(reactor)
     reactor_stop_check(reactor)
     if reactor.closed != NULL:
         # A dying connection may still be on the lists; they are walked whole in each turn, so let one more pass.
@@ -533,8 +534,8 @@ cdef inline void reactor_run(Reactor *reactor) noexcept nogil:
     reactor.mailbox.running = False
     pthread_cond_broadcast(&reactor.mailbox.answered)
     pthread_mutex_unlock(&reactor.mailbox.lock)
-    report = report_new(reactor, REPORT_STOPPED, 0)
-    if report != NULL:
-        report.code = STATUS_SYSTEM if reactor.stop_code == STATUS_SYSTEM else 0
-        text_copy(report.text, b"the deadline passed first" if reactor.stop_code == 1 else b"")
-        mailbox_report(reactor, report, False)
+    report = reactor.farewell
+    reactor.farewell = NULL
+    report.code = STATUS_SYSTEM if reactor.stop_code == STATUS_SYSTEM else 0
+    text_copy(report.text, b"the deadline passed first" if reactor.stop_code == 1 else b"")
+    mailbox_report(reactor, report, False)

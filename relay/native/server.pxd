@@ -54,7 +54,7 @@ cdef enum:
     LINGER = 1000000000        # ns that a closing connection waits for its peer to read our last words
     VANISHED = 9000000000      # ns without an acknowledgement of sent bytes: the peer's host is gone
     KEEPALIVE_STEP = 1000000000
-    UNSENT_MOST = 1048576      # bytes in the kernel for one subscriber
+    UNSENT_MOST = 2097152      # bytes in the kernel for one subscriber
     UNSENT_LEAST = 65536
     # Of max_controls: a PING counts one, the others this. grpc-go pings once a round trip while data flows, to
     # learn the bandwidth: some thousand a second on a fast network are a client's good right.

@@ -141,25 +141,26 @@ cdef inline bint _shape_fill(
     return True
 
 
-cdef inline void shape_learn(
+cdef inline bint shape_learn(
     Shapes *shapes, Memory *memory, int feed, const uint8_t *event, size_t size
 ) noexcept nogil:
-    """An event that was not recognised has been scanned, and is fine: maybe learn its shape.
+    """An event that was not recognised has been scanned, and is fine: maybe learn its shape. True when it did.
 
     Where layouts hardly ever repeat, a slot learns one of SHAPE_PATIENCE, which costs next to nothing.
     """
     cdef Shape *shape
     if size == 0 or size > SHAPE_BYTES:
-        return
+        return False
     if shapes.slots == NULL:
         shapes.slots = <Shape *> memory_take_zeroed(memory, SHAPE_SLOTS * sizeof(Shape))
         if shapes.slots == NULL:
-            return
+            return False
     shape = &shapes.slots[size % SHAPE_SLOTS]
     shape.misses += 1
     # After 1, 2, 4, … misses, then regularly.
     if shape.misses & (shape.misses - 1) and shape.misses % SHAPE_PATIENCE:
-        return
+        return False
     memset(shape.pattern, 0, size)
     memset(shape.mask, 0, size)
     shape.size = <uint32_t> size if _shape_fill(shape, event, event, size, feed) else 0
+    return shape.size != 0
