@@ -1,6 +1,7 @@
 # The relay as a client: any bytes from a node.
 
 from relay.native.model cimport CONNECTION_NODE, NODE_CONNECTING, NODE_IDLE, Node
+from relay.native.memory cimport memory_take_zeroed
 from relay.native.node cimport node_new
 
 cdef extern from *:
@@ -33,9 +34,10 @@ cdef int fuzz_node(const uint8_t *data, size_t size) noexcept nogil:
         return 0
     reactor = fuzz_reactor(data[0])
     fuzz_holds(fuzz_pair(&ours, &theirs) == 0, "there are descriptors")
-    node = node_new(reactor, 1, 7)
+    node = <Node *> memory_take_zeroed(&reactor.memory, sizeof(Node))
     connection = connection_new(reactor, CONNECTION_NODE, ours)
     fuzz_holds(node != NULL and connection != NULL, "there is memory")
+    node_new(reactor, node, node, 1, 7)
     connection.node = node
     node.connection = connection
     node.state = NODE_CONNECTING

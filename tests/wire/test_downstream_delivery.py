@@ -349,7 +349,8 @@ def test_a_subscriber_leaves(engine: Start, how: str, where: str) -> None:
     sent = events.events(LOGS, 10, 300)
     relay.publish(LOGS, *sent)
     wire.wait(lambda wire: len(wire.streams[stream].data) == window, "data")
-    number = relay.reports(SUBSCRIBER, what=STARTED)[-1].subscriber
+    peer = f"127.0.0.1:{wire.sock.getsockname()[1]}"
+    number = relay.wait_report(SUBSCRIBER, what=STARTED, peer=peer).subscriber
     match how:
         case "cancel":
             wire.reset(stream)
