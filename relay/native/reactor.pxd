@@ -24,7 +24,7 @@ from relay.native.memory cimport (
 from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_LISTENER, CONNECTION_NODE,
     CONNECTION_LEISURE, CONNECTION_OPENING, CONNECTION_WAKE, COMMAND_LISTEN, Command, EVENTS_A_WAIT, FEEDS,
-    OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES, Connection,
+    OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BEHIND, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES, Connection,
     Feed, Node, Reactor, Reader, Record, Report, Stream,
 )
 from relay.native.nghttp2 cimport (
@@ -336,10 +336,12 @@ cdef inline void reactor_event(Reactor *reactor, epoll_event *event) noexcept no
 
 cdef inline void reactor_read(Reactor *reactor, Connection *connection) noexcept nogil:
     """One read of one ready socket."""
-    cdef size_t room = RECEIVE_BYTES if connection.kind == CONNECTION_NODE else REQUEST_READ_BYTES
+    cdef size_t room = REQUEST_READ_BYTES
     cdef ssize_t got
     if connection.kind == CONNECTION_NODE and connection.state == CONNECTION_OPENING:
         return
+    if connection.kind == CONNECTION_NODE:
+        room = RECEIVE_BYTES if reactor.tails == 0 else RECEIVE_BEHIND
     reactor.reads += 1
     got = transport_read(connection, reactor.receive, room)
     if got == TRANSPORT_AGAIN:

@@ -1,12 +1,13 @@
-"""Shapes: the layouts of events seen lately, so that an event laid out like an earlier one is checked without being walked.
+"""Shapes: the layouts of events seen lately, so that an event laid out like an earlier one is checked without a walk.
 
-What costs in a scan is not the bytes but the jumps: each field's place depends on the length before it. Events of one workload
-mostly differ in what their strings say, not in where they stand. A shape is an event's bytes as a pattern: tags and
-lengths have to be the same, of a number's bytes the top bits (which say where it ends), and of a string's the top bits, which are
-zero in ASCII. An event of the same size that agrees with the pattern is parsed in the very same steps as the one it was made
-of, so it is well-formed, too, and its strings are ASCII. One that does not agree has only not been recognised: it is scanned.
+What costs in a scan is not the bytes but the jumps: each field's place depends on the length before it. Events of
+one workload mostly differ in what their strings say, not in where they stand. A shape is an event's bytes as a
+pattern: tags and lengths have to be the same, of a number's bytes the top bits (which say where it ends), and of a
+string's the top bits, which are zero in ASCII. An event of the same size that agrees with the pattern is parsed in
+the very same steps as the one it was made of, so it is well-formed, too, and its strings are ASCII. One that does
+not agree has only not been recognised: it is scanned.
 
-Measured: 15 ns for a recognised event of 768 bytes against 85 to 125 for its scan; 2 ns for one that is not recognised.
+benchmarks/test_micro_scan.py has what each of them costs.
 """
 
 from libc.stddef cimport size_t
