@@ -57,26 +57,6 @@ PROBES = {
         "#include <nghttp2/nghttp2.h>",
         "nghttp2_option *o = 0; nghttp2_option_set_max_continuations(o, 8);",
     ),
-    # Not keeping closed streams for the priority tree saves memory with many short calls.
-    "NO_CLOSED_STREAMS": (
-        "#include <nghttp2/nghttp2.h>",
-        "nghttp2_option *o = 0; nghttp2_option_set_no_closed_streams(o, 1);",
-    ),
-    # Bounds the header block that nghttp2 itself is willing to send.
-    "MAX_SEND_HEADER_BLOCK_LENGTH": (
-        "#include <nghttp2/nghttp2.h>",
-        "nghttp2_option *o = 0; nghttp2_option_set_max_send_header_block_length(o, 65536);",
-    ),
-    # Glitch counter of newer versions: ends connections that send harmless nonsense.
-    "GLITCH_RATE_LIMIT": (
-        "#include <nghttp2/nghttp2.h>",
-        "nghttp2_option *o = 0; nghttp2_option_set_glitch_rate_limit(o, 10000, 330);",
-    ),
-    # Sleeping for less than a millisecond in epoll (glibc 2.35; the kernel is asked at run time).
-    "EPOLL_PWAIT2": (
-        "#include <sys/epoll.h>\n#include <time.h>",
-        "struct epoll_event e; struct timespec t = {0, 1}; epoll_pwait2(0, &e, 1, &t, 0);",
-    ),
 }
 
 # Built beside the package, never part of it.
