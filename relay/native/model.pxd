@@ -569,6 +569,7 @@ cdef struct Reactor:
     uint64_t gathers
     size_t assembling          # bytes of NodeStream.part, all nodes
     size_t remaining           # bytes of Remainder, all streams
+    size_t requesting          # bytes of Stream.request and .check, all streams
     Remainder *spent           # framed whole: freed at the end of the turn, when no write points to them
     size_t tails
     # gather

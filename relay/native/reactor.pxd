@@ -41,7 +41,8 @@ from relay.native.posix cimport (
     pthread_mutex_lock, pthread_mutex_unlock, rlimit, timespec,
 )
 from relay.native.server cimport (
-    server_accept, server_callbacks_new, server_lost, server_received, server_timer, stream_deadline,
+    server_accept, server_callbacks_new, server_listen_again, server_lost, server_received, server_timer,
+    stream_deadline,
 )
 from relay.native.shape cimport shapes_free
 from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM
@@ -427,6 +428,8 @@ cdef inline void reactor_timers(Reactor *reactor) noexcept nogil:
             node_timer(reactor, connection)
         elif connection.kind == CONNECTION_CLIENT:
             server_timer(reactor, connection)
+        elif connection.kind == CONNECTION_LISTENER:
+            server_listen_again(reactor, connection)
     while True:
         timer = timers_pop_due(&reactor.deadlines, reactor.now)
         if timer == NULL:

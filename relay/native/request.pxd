@@ -44,6 +44,8 @@ cdef enum:
 
     HEADER_OVERHEAD = 32       # what a header counts besides its bytes (RFC 9113, 6.5.2)
     REQUEST_LEAST = 64         # first size of a request's buffer
+    # Requests that are incomplete, all together: clients open as many as they like, and need not complete them.
+    REQUESTS_BYTES = 4194304
 
 
 cdef inline void request_header(
@@ -285,6 +287,12 @@ cdef inline bint request_prefix_ok(Reactor *reactor, Stream *stream, const uint8
     return False
 
 
+cdef inline size_t request_budget(const Reactor *reactor) noexcept nogil:
+    """Bytes that all requests together may take; two of the largest always fit."""
+    cdef size_t two = 2 * (PREFIX + <size_t> reactor.settings.max_request_bytes)
+    return two if two > REQUESTS_BYTES else REQUESTS_BYTES
+
+
 cdef inline void request_data(
     Reactor *reactor, Stream *stream, const uint8_t *data, size_t size, nghttp2_data_provider *provider
 ) noexcept nogil:
@@ -312,11 +320,21 @@ cdef inline void request_data(
             capacity = stream.request_capacity * 2 if stream.request_capacity else REQUEST_LEAST
             while capacity < stream.request_used + count:
                 capacity *= 2
+            if capacity > PREFIX + <size_t> reactor.settings.max_request_bytes:
+                capacity = PREFIX + <size_t> reactor.settings.max_request_bytes
+            # A small one always fits: nobody can keep others from subscribing.
+            if (capacity > REQUEST_LEAST
+                    and reactor.requesting + capacity - stream.request_capacity > request_budget(reactor)):
+                reactor.limits[LIMIT_REQUEST] += 1
+                stream_end(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "too many large requests at a time",
+                           NGHTTP2_ENHANCE_YOUR_CALM)
+                return
             grown = memory_resize(&reactor.memory, stream.request, capacity)
             if grown == NULL:
                 reactor.limits[LIMIT_MEMORY] += 1
                 stream_end(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "out of memory", NGHTTP2_ENHANCE_YOUR_CALM)
                 return
+            reactor.requesting += capacity - stream.request_capacity
             stream.request = <uint8_t *> grown
             stream.request_capacity = capacity
         memcpy(stream.request + stream.request_used, data, count)

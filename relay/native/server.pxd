@@ -36,9 +36,10 @@ from relay.native.nghttp2 cimport (
 )
 from relay.native.output cimport output_data, output_has_room
 from relay.native.posix cimport (
-    ECONNABORTED, EINTR, EMFILE, ENFILE, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, O_CLOEXEC, O_RDONLY, SHUT_WR,
-    SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE, SO_SNDBUF, TCP_INFO, TCP_NODELAY, TCP_NOTSENT_LOWAT,
-    accept4, close, errno, getsockopt, open, send, shutdown, sockaddr, sockaddr_storage, socklen_t, tcp_info,
+    ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CTL_DEL, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL,
+    O_CLOEXEC, O_RDONLY, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE, SO_SNDBUF, TCP_INFO,
+    TCP_NODELAY, TCP_NOTSENT_LOWAT, accept4, close, epoll_ctl, errno, getsockopt, open, send, shutdown, sockaddr,
+    sockaddr_storage, socklen_t, tcp_info,
 )
 from relay.native.request cimport (
     request_data, request_half_closed, request_header, request_headers_done, request_refuse,
@@ -51,6 +52,7 @@ from relay.native.subscriber cimport subscriber_offer, subscriber_take, subscrib
 
 cdef enum:
     ACCEPTS_A_TURN = 64
+    REST = 100000000           # ns that a listener is left alone when nothing can be accepted
     LINGER = 1000000000        # ns that a closing connection waits for its peer to read our last words
     VANISHED = 9000000000      # ns without an acknowledgement of sent bytes: the peer's host is gone
     KEEPALIVE_STEP = 1000000000
@@ -368,6 +370,10 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
                     close(fd)
                 reactor.spare_fd = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
                 continue
+            if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
+                # Nothing can be taken, and the listener stays readable: look again in a moment, not all the time.
+                epoll_ctl(reactor.epoll, EPOLL_CTL_DEL, listener.fd, NULL)
+                connection_timer(listener, reactor.now + REST)
             return
         if <uint64_t> fd >= reactor.descriptors:
             reactor.limits[LIMIT_DESCRIPTORS] += 1
@@ -394,6 +400,14 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
             connection_end(connection, STATUS_NO_MEMORY)
             continue
         connection_timer(connection, reactor.now + reactor.settings.handshake_timeout)
+
+
+cdef inline void server_listen_again(Reactor *reactor, Connection *listener) noexcept nogil:
+    """A listener has had its rest."""
+    if reactor.spare_fd < 0:
+        reactor.spare_fd = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
+    if connection_watch(listener) != STATUS_OK:
+        connection_timer(listener, reactor.now + REST)
 
 
 cdef inline void server_unsent(Reactor *reactor, Connection *connection) noexcept nogil:

@@ -9,7 +9,7 @@ from relay.native.grpc cimport (
     GRPC_CANCELLED, GRPC_DECIMAL_BYTES, GRPC_OK, grpc_decimal_print, grpc_message_encode, grpc_prefix_write,
 )
 from relay.native.mailbox cimport mailbox_report, report_new, text_copy
-from relay.native.memory cimport memory_release, memory_take, memory_take_zeroed
+from relay.native.memory cimport memory_release, memory_size, memory_take, memory_take_zeroed
 from relay.native.model cimport (
     LIMIT_MEMORY, PREFIX, REPORT_CALL, STREAM_FEED, STREAM_OVER, STREAM_REQUEST, TEXT_BYTES, Answer, Connection,
     Reactor, Report, Stream,
@@ -71,6 +71,10 @@ cdef inline void stream_free(Reactor *reactor, Stream *stream) noexcept nogil:
 
 
 cdef inline void stream_request_free(Reactor *reactor, Stream *stream) noexcept nogil:
+    if stream.request != NULL:
+        reactor.requesting -= memory_size(stream.request)
+    if stream.check != NULL:
+        reactor.requesting -= memory_size(stream.check)
     memory_release(&reactor.memory, stream.request)
     stream.request = NULL
     stream.request_used = 0
