@@ -64,8 +64,9 @@ def test_a_subscriber_with_a_closed_window_holds_the_end_up_to_the_deadline(engi
         relay.publish(LOGS, *events.events(LOGS, 10, 300))
         relay.shutdown(0.3)
         over = wire.wait_over(stream)
-        # Trailers need no window, and no message was begun.
+        # Trailers need no window, and no message was begun. What it was owed is lost, and it is told.
         assert over.status[0] == UNAVAILABLE
+        assert over.trailers["relay-lost"] == "10"
         assert over.data == b""
 
 
