@@ -170,7 +170,9 @@ def of_scripts() -> dict[str, bytes]:
         "words": start + script(data, 23, turn, 0, data, 48, turn, 0, reports, 0, other, 200, turn, 0),
     }
     for count in (0, 1, 2, 4, 7, 12, 20, 33):
-        made[f"fails-{count}"] = script(fail, count) + start + flood + script(fail, count, turn, 0, hear, 9, turn, 0) * 4
+        made[f"fails-{count}"] = (
+            script(fail, count) + start + flood + script(fail, count, turn, 0, hear, 9, turn, 0) * 4
+        )
     return made
 
 
