@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER = 9
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
@@ -39,7 +37,9 @@ class Frames:
     def __init__(self) -> None:
         self._held = bytearray()
 
-    def feed(self, data: bytes | memoryview) -> Iterator[tuple[int, int, int, bytes]]:
+    def feed(self, data: bytes | memoryview) -> list[tuple[int, int, int, bytes]]:
+        """The frames that these bytes complete."""
+        frames = []
         held = self._held
         held += data
         at = 0
@@ -48,9 +48,10 @@ class Frames:
             if len(held) - at < HEADER + size:
                 break
             stream = int.from_bytes(held[at + 5 : at + 9], "big") & LARGEST_WINDOW
-            yield held[at + 3], held[at + 4], stream, bytes(held[at + HEADER : at + HEADER + size])
+            frames.append((held[at + 3], held[at + 4], stream, bytes(held[at + HEADER : at + HEADER + size])))
             at += HEADER + size
         del held[:at]
+        return frames
 
 
 def block(flags: int, payload: bytes) -> bytes:
