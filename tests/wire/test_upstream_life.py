@@ -446,15 +446,17 @@ def test_any_byte_is_a_sign_of_life(engine: Start) -> None:
         number = relay.add(living)
         pinging = threading.Thread(target=ping, args=[living.accept()])
         pinging.start()
-        mortal = relay.add(dying)
-        for time in range(1, 4):
-            dead = dying.accept()
-            dead.stream(LOGS)
-            dead.ping()
-            relay.wait_report(_fastpath.REPORT_NODE, time, node=mortal, state=_fastpath.NODE_IDLE)
-            relay.native.connect_node(mortal, "127.0.0.1", dying.port)
-        ended.set()
-        pinging.join()
+        try:
+            mortal = relay.add(dying)
+            for time in range(1, 4):
+                dead = dying.accept()
+                dead.stream(LOGS)
+                dead.ping()
+                relay.wait_report(_fastpath.REPORT_NODE, time, node=mortal, state=_fastpath.NODE_IDLE)
+                relay.native.connect_node(mortal, "127.0.0.1", dying.port)
+        finally:
+            ended.set()
+            pinging.join()
         assert relay.reports(_fastpath.REPORT_NODE, node=number, state=_fastpath.NODE_IDLE) == []
 
 
