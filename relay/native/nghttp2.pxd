@@ -163,6 +163,7 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         nghttp2_session *, uint8_t flags, int32_t last_stream_id, uint32_t error_code,
         const uint8_t *, size_t)
     int nghttp2_is_fatal(int code)
+    size_t nghttp2_session_get_outbound_queue_size(nghttp2_session *)
 
     int NGHTTP2_DATA, NGHTTP2_HEADERS, NGHTTP2_PRIORITY, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS
     int NGHTTP2_PUSH_PROMISE, NGHTTP2_PING, NGHTTP2_GOAWAY, NGHTTP2_WINDOW_UPDATE, NGHTTP2_CONTINUATION

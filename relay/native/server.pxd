@@ -29,7 +29,8 @@ from relay.native.nghttp2 cimport (
     nghttp2_session_callbacks_set_on_header_callback,
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback,
     nghttp2_session_callbacks_set_on_stream_close_callback, nghttp2_session_callbacks_set_send_data_callback,
-    nghttp2_session_get_last_proc_stream_id, nghttp2_session_get_stream_user_data, nghttp2_session_mem_recv,
+    nghttp2_session_get_last_proc_stream_id, nghttp2_session_get_outbound_queue_size,
+    nghttp2_session_get_stream_user_data, nghttp2_session_mem_recv,
     nghttp2_session_server_new3, nghttp2_session_set_stream_user_data, nghttp2_session_terminate_session,
     nghttp2_settings_entry, nghttp2_submit_goaway, nghttp2_submit_ping, nghttp2_submit_rst_stream,
     nghttp2_submit_settings,
@@ -56,6 +57,7 @@ cdef enum:
     LINGER = 1000000000        # ns that a closing connection waits for its peer to read our last words
     VANISHED = 9000000000      # ns without an acknowledgement of sent bytes: the peer's host is gone
     KEEPALIVE_STEP = 1000000000
+    UNREAD_MOST = 1024         # frames that may wait, besides two a stream, while a client does not read
     UNSENT_MOST = 2097152      # bytes in the kernel for one subscriber
     UNSENT_LEAST = 65536
     # Of max_controls: a PING counts one, the others this. grpc-go pings once a round trip while data flows, to
@@ -497,6 +499,12 @@ cdef inline void server_received(
         if nghttp2_is_fatal(<int> taken):
             connection_end(connection, STATUS_PROTOCOL)
             return
+    if (not connection.writable and nghttp2_session_get_outbound_queue_size(connection.session)
+            > UNREAD_MOST + 2 * <size_t> reactor.settings.max_streams):
+        # Answers wait even after their streams were reset: without a limit whoever does not read them fills our memory.
+        reactor.limits[LIMIT_CONTROLS] += 1
+        connection_end(connection, STATUS_LIMIT)
+        return
     connection_dirty(connection)
 
 

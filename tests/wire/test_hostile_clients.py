@@ -122,3 +122,27 @@ def test_half_a_request_does_not_hold_up_the_end(engine: Start) -> None:
         stopped = relay.shutdown(20.0)
         assert stopped.text == "", "the deadline was not needed"
         assert {wire.wait_over(stream).status[0] for stream in streams} == {UNAVAILABLE}
+
+
+def test_answers_that_are_not_read_are_bounded(engine: Start) -> None:
+    """Each stream is reset before its answer could be sent; the answers wait all the same."""
+    relay = engine(max_controls=1 << 30, max_streams=100)
+    settings = {"initial_window_size": 2**31 - 1}
+    with h2_client.Client(relay.port, settings=settings, receive_buffer=4096, read=False) as wire:
+        wire.window(2**31 - 1 - 65535)
+        wire.call(feeds.METHODS[LOGS], b"")
+        relay.wait_subscribers(1)
+        for number in range(5):
+            # As much as the kernel takes at most, and then some.
+            relay.publish(LOGS, *events.events(LOGS, 2000, 1000, number))
+        relay.wait_counters(lambda now: now["process"]["tail_bytes"], "a full socket")
+        before = relay.counters()["process"]
+        with contextlib.suppress(OSError):
+            for _ in range(50):
+                for _ in range(50):
+                    wire.reset(wire.open("/no.Such/Method"))
+                if relay.counters()["process"]["clients"] == 0:
+                    break
+        now = relay.wait_counters(lambda now: now["process"]["clients"] == 0, "the end of the connection")["process"]
+        assert now["limits"]["controls"] == 1
+        assert now["memory_bytes"] < before["memory_bytes"]
