@@ -107,6 +107,9 @@ cdef inline void connection_timer(Connection *connection, uint64_t deadline) noe
     cdef Reactor *reactor = connection.reactor
     if deadline == UINT64_MAX or connection.state == CONNECTION_CLOSED:
         return
+    if deadline <= reactor.now:
+        # Due again at once would keep the loop among the timers for ever.
+        deadline = reactor.now + 1
     if connection.timer.index != 0 and connection.timer.deadline <= deadline:
         return
     if timers_set(&reactor.timers, &connection.timer, deadline) != STATUS_OK:
