@@ -1,4 +1,5 @@
-# Delivery: two clients that subscribe, reset, stop reading, close windows, while small journals turn over and memory runs out.
+# Delivery: two clients that subscribe, reset, stop reading and close windows, while small journals turn over and
+# memory runs out.
 #
 # An input is a script: each pair of bytes is one step, see `fuzz_step`. Unlike the other targets, this one knows
 # what must arrive: each event carries its sequence number, and a pattern made from it, through every place where
@@ -43,11 +44,13 @@ cdef extern from *:
     } FuzzPeer;
 
     static FuzzStream *fuzz_stream_of(FuzzPeer *peer, uint32_t id) {
-        for (int i = 0; i < FUZZ_STREAMS; i++) if (id != 0 && (uint32_t)peer->streams[i].id == id) return &peer->streams[i];
+        for (int i = 0; i < FUZZ_STREAMS; i++) {
+            if (id != 0 && (uint32_t)peer->streams[i].id == id) return &peer->streams[i];
+        }
         return NULL;
     }
 
-    /* One byte of a subscription's DATA: events are {1: sequence, 2: a text of one letter}, each a few thousand bytes at most. */
+    /* One byte of a subscription's DATA: events are {1: sequence, 2: a text of one letter, repeated}. */
     static void fuzz_expect(FuzzStream *stream, uint8_t byte) {
         size_t at = stream->used++;
         if (at == 0) { fuzz_holds(byte == 0, "no message is compressed"); stream->size = 0; return; }
@@ -71,6 +74,10 @@ cdef extern from *:
         }
     }
 
+    static uint32_t fuzz_number(const uint8_t *at) {
+        return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    }
+
     static void fuzz_hear(FuzzPeer *peer, const uint8_t *data, size_t size) {
         for (const uint8_t *end = data + size; data < end; data++) {
             uint32_t id;
@@ -79,14 +86,15 @@ cdef extern from *:
                 peer->header[peer->header_used++] = *data;
                 if (peer->header_used < 9) continue;
                 peer->left = (size_t)peer->header[0] << 16 | (size_t)peer->header[1] << 8 | peer->header[2];
-                id = (uint32_t)peer->header[5] << 24 | (uint32_t)peer->header[6] << 16 | (uint32_t)peer->header[7] << 8 | peer->header[8];
+                id = fuzz_number(peer->header + 5);
                 fuzz_holds(peer->left <= 16384 && peer->header[3] <= 9, "the relay speaks HTTP/2");
                 stream = fuzz_stream_of(peer, id);
                 if (peer->header[3] == 0 || peer->header[3] == 1) {
                     fuzz_holds(stream != NULL, "the relay answers on streams that were opened");
                     fuzz_holds(!stream->over, "nothing follows a stream's end");
                     if (peer->header[4] & 1) {
-                        fuzz_holds(peer->left == 0 || peer->header[3] == 1 || stream->feed < 0, "a subscription ends with trailers");
+                        fuzz_holds(peer->left == 0 || peer->header[3] == 1 || stream->feed < 0,
+                                   "a subscription ends with trailers");
                         fuzz_holds(stream->used == 0, "trailers do not follow half a message");
                         stream->over = 1;
                     }
@@ -94,7 +102,7 @@ cdef extern from *:
                     stream->over = 1;
                 }
             } else {
-                id = (uint32_t)peer->header[5] << 24 | (uint32_t)peer->header[6] << 16 | (uint32_t)peer->header[7] << 8 | peer->header[8];
+                id = fuzz_number(peer->header + 5);
                 stream = fuzz_stream_of(peer, id);
                 if (peer->header[3] == 0 && stream != NULL && stream->feed >= 0) fuzz_expect(stream, *data);
                 peer->left--;
@@ -126,13 +134,19 @@ cdef extern from *:
         fuzz_send(peer->fd, frame, 9 + size);
     }
 
+    static void fuzz_number_write(uint8_t *at, uint32_t number) {
+        for (int i = 0; i < 4; i++) at[i] = (uint8_t)(number >> (24 - 8 * i));
+    }
+
     static void fuzz_number_send(FuzzPeer *peer, int type, uint32_t id, uint32_t number) {
-        uint8_t payload[4] = {(uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8), (uint8_t)number};
+        uint8_t payload[4];
+        fuzz_number_write(payload, number);
         fuzz_frame_send(peer, type, 0, id, payload, 4);
     }
 
     static void fuzz_window_send(FuzzPeer *peer, uint32_t window) {
-        uint8_t payload[6] = {0, 4, (uint8_t)(window >> 24), (uint8_t)(window >> 16), (uint8_t)(window >> 8), (uint8_t)window};
+        uint8_t payload[6] = {0, 4};
+        fuzz_number_write(payload + 2, window);
         fuzz_frame_send(peer, 4, 0, 0, payload, 6);
     }
 
@@ -187,7 +201,8 @@ cdef extern from *:
         FuzzStream streams[32]
     FuzzStream *fuzz_stream_of(FuzzPeer *peer, uint32_t id) noexcept nogil
     size_t fuzz_listen(FuzzPeer *peer, size_t most) noexcept nogil
-    void fuzz_frame_send(FuzzPeer *peer, int type, int flags, uint32_t id, const uint8_t *payload, size_t size) noexcept nogil
+    void fuzz_frame_send(
+        FuzzPeer *peer, int type, int flags, uint32_t id, const uint8_t *payload, size_t size) noexcept nogil
     void fuzz_number_send(FuzzPeer *peer, int type, uint32_t id, uint32_t number) noexcept nogil
     void fuzz_window_send(FuzzPeer *peer, uint32_t window) noexcept nogil
     void fuzz_call(FuzzPeer *peer, int what, int hurried) noexcept nogil
@@ -280,7 +295,8 @@ cdef void fuzz_lists(Reactor *reactor) noexcept nogil:
         while stream != NULL:
             fuzz_holds(stream.split and stream.split_left > 0, "those in the middle of a message have a rest")
             stream = stream.next_split
-        fuzz_holds(reactor.feeds[feed].journal.held <= reactor.feeds[feed].journal.share, "a journal keeps to its share")
+        fuzz_holds(reactor.feeds[feed].journal.held <= reactor.feeds[feed].journal.share,
+                   "a journal keeps to its share")
     connection = reactor.connections
     while connection != NULL:
         readers -= connection.readers

@@ -161,6 +161,7 @@ def of_scripts() -> dict[str, bytes]:
         "tails": start + flood + script(turn, 0, hear, 40) * 40,
         "split": script(initial, 5) + start + script(large, 101, turn, 0, more, 1, turn, 0) * 12,
         "rests": start + script(large, 152, turn, 0) + flood + script(turn, 0, more, 3) * 8,
+        "windows": script(initial, 5) + start + script(large, 101, turn, 0, window, 8, turn, 0, whole, 9, turn, 0) * 12,
         "resets": start + script(large, 152, turn, 0, reset, 0, turn, 0) + flood + start,
         "calls": script(call, 4, turn, 0, answer, 41, turn, 0, answer, 43, turn, 0, data, 48, turn, 0) * 3,
         "checks": script(call, 3, turn, 0, call, 243, turn, 0, data, 32, hear_all, 0) * 3,
