@@ -3,10 +3,10 @@
 nghttp2 takes each DATA frame through its state machine, three callbacks and two windows, which is felt with one event a
 frame: measured flat out, 0.45 us an event with it and 0.41 without. So plain DATA frames of the feeds, which are
 nearly all bytes, are recognised by their header and go straight to `ingest`; every other frame goes to nghttp2
-untouched. nghttp2 then knows nothing of those bytes, and gives no credit for them: we return it in WINDOW_UPDATE frames
-of our own (node.pxd). What nghttp2 sees it accounts for itself, so both windows stay right. A DATA frame with padding or
-END_STREAM, on a stream that is not open or whose headers gave a content-length, too large, or within a header block, goes
-to nghttp2, which knows what to say of it.
+untouched. nghttp2 then knows nothing of those bytes, and gives no credit for them: we return it in WINDOW_UPDATE
+frames of our own (node.pxd). What nghttp2 sees it accounts for itself, so both windows stay right. A DATA frame with
+padding or END_STREAM, on a stream that is not open or whose headers gave a content-length, too large, or within a
+header block, goes to nghttp2, which knows what to say of it.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint8_t
