@@ -7,6 +7,7 @@ first one made, so a run with a seed is the same whenever its subscriber comes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import signal
@@ -209,7 +210,9 @@ async def _first_of(work: asyncio.Future[Any], signalled: asyncio.Future[Any]) -
     await asyncio.wait([work, signalled], return_when=asyncio.FIRST_COMPLETED)
     if not work.done():
         work.cancel()
-        await asyncio.wait([work])
+        # Awaited, so that a gathering does not complain that nobody looked at its end.
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
     elif not work.cancelled():
         work.result()
 

@@ -515,6 +515,16 @@ def test_simulated_nodes_wait_for_their_word() -> None:
             assert json.loads(node.printed() or "")["published"] == {"messages": 0, "alerts": taken, "logs": 0}
 
 
+def test_a_signal_ends_simulated_nodes_in_the_middle_of_their_play() -> None:
+    port = free_port()
+    with Command("simulate", "-rate=1000", "-port", str(port)) as node:
+        assert node.printed() is not None
+        with channel(port) as over, Subscriber(over, ALERTS).ready() as subscriber:
+            subscriber.take(1)
+            assert node.end() == 0
+        assert node.log == []
+
+
 # --- demo ---------------------------------------------------------------------------------
 
 
