@@ -40,7 +40,8 @@ class Client:
         self.stream = -1
         fields = [(":method", "POST"), (":scheme", "http"), (":path", HEALTH_CHECK), (":authority", "engine")]
         self.headers = http2.literal_headers([*fields, ("content-type", "application/grpc"), ("te", "trailers")])
-        self.sock.sendall(http2.PREFACE + http2.settings({}) + http2.pack(http2.SETTINGS, http2.ACK, 0))
+        room = http2.window_update(0, http2.LARGEST_WINDOW - http2.FIRST_WINDOW)  # for more answers than anybody asks
+        self.sock.sendall(http2.PREFACE + http2.settings({}) + http2.pack(http2.SETTINGS, http2.ACK, 0) + room)
 
     def check(self) -> None:
         """One HealthCheck, there and back."""
