@@ -13,7 +13,7 @@ from relay.native.ingest cimport ingest_frame, ingest_unlock
 from relay.native.journal cimport (
     Place, place_advance, place_at_start, place_frame_size, place_settle, place_take, journal_floor,
 )
-from relay.native.memory cimport memory_take
+from relay.native.memory cimport memory_fail_at, memory_failures, memory_take
 from relay.native.model cimport FEEDS, PREFIX, SKIP_REASONS, Connection, Reactor
 from relay.native.reactor cimport reactor_free, reactor_init, reactor_turn
 from relay.native.scan cimport SCAN_OK, scan_event
@@ -66,7 +66,7 @@ cdef enum:
     FUZZ_STOP = 16             # a graceful shutdown begins at the end
     FUZZ_BARE = 32             # no help with the beginning: the peer's own preface, or its own everything
     FUZZ_SINGLE = 64           # one DATA frame an event
-    FUZZ_TIGHT = 128           # tight budgets
+    FUZZ_TIGHT = 128           # tight budgets; and the next byte says which allocation fails, 0 none
 
 
 cdef Reactor *fuzz_reactor(int how) noexcept nogil:
@@ -104,9 +104,10 @@ cdef Reactor *fuzz_reactor(int how) noexcept nogil:
 cdef void fuzz_publish(Reactor *reactor) noexcept nogil:
     cdef int feed
     for feed in range(FEEDS):
-        fuzz_holds(ingest_frame(reactor, feed, fuzz_frame, 10, &reactor.feeds[feed].repaired) == STATUS_OK,
-                   "a valid event is taken")
-        reactor.feeds[feed].published += 1
+        if ingest_frame(reactor, feed, fuzz_frame, 10, &reactor.feeds[feed].repaired) == STATUS_OK:
+            reactor.feeds[feed].published += 1
+        else:
+            fuzz_holds(memory_failures(&reactor.memory) > 0, "a valid event is taken, unless memory is out")
     ingest_unlock(reactor)
 
 
@@ -115,6 +116,9 @@ cdef void fuzz_converse(Reactor *reactor, int peer, int how, const uint8_t *data
     cdef size_t step = size
     cdef size_t at = 0
     cdef int i
+    if how & FUZZ_TIGHT and size > 0:
+        memory_fail_at(&reactor.memory, data[0])
+        at = 1
     if how & 3 == FUZZ_BYTES:
         step = 1
     elif how & 3 == FUZZ_SMALL:
@@ -166,6 +170,7 @@ cdef void fuzz_check_feeds(Reactor *reactor) noexcept nogil:
 cdef void fuzz_end(Reactor *reactor, int peer) noexcept nogil:
     """The peer goes: its connection must, too, and nothing may stay behind."""
     cdef int i
+    memory_fail_at(&reactor.memory, 0)
     close_fd(peer)
     for i in range(4):
         reactor_turn(reactor, 0)

@@ -10,7 +10,7 @@ from libc.stdint cimport uint32_t
 from relay.native.commands cimport command_answer, command_call, shutdown_expire
 from relay.native.counters cimport snapshot_fill, snapshot_free
 from relay.native.mailbox cimport command_new
-from relay.native.memory cimport memory_fail_at, memory_release
+from relay.native.memory cimport memory_release
 from relay.native.model cimport (
     COMMAND_ANSWER, CONNECTION_OPEN, STREAM_FEED, Command, Report, Snapshot, Stream,
 )

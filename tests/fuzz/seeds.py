@@ -184,8 +184,10 @@ def write(folder: Path) -> None:
         place = folder / target
         place.mkdir(parents=True, exist_ok=True)
         for name, text in inputs.items():
-            for how in (0, 2 | 8, 3 | 8 | 16 | 128, 1 | 4 | 8 | 64):
+            for how in (0, 2 | 8, 1 | 4 | 8 | 64):
                 (place / f"{name}-{how}").write_bytes(bytes([how]) + text)
+            for fails in (0, 1, 3, 8, 20):
+                (place / f"{name}-fails-{fails}").write_bytes(bytes([3 | 8 | 16 | 128, fails]) + text)
     delivery = folder / "delivery"
     delivery.mkdir(parents=True, exist_ok=True)
     for name, text in of_scripts().items():
