@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from typing import Any, TextIO
@@ -48,7 +49,7 @@ def set_up(level: str, stream: TextIO | None = None, *, terminal: bool | None = 
         terminal: text for people rather than JSON; by default, whether the stream is a terminal.
     """
     stream = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     as_text = stream.isatty() if terminal is None else terminal
     handler.setFormatter(TextFormatter() if as_text else JSONFormatter())
     root = logging.getLogger()
@@ -56,7 +57,7 @@ def set_up(level: str, stream: TextIO | None = None, *, terminal: bool | None = 
     root.setLevel(_BY_NAME[level])
     logging.getLogger("asyncio").setLevel(max(logging.WARNING, _BY_NAME[level]))
     # Counters are asked for, so they are logged whatever the level, and for programs, so as JSON.
-    for_counters = logging.StreamHandler(stream)
+    for_counters = _Handler(stream)
     for_counters.setFormatter(JSONFormatter())
     counters_logger = logging.getLogger(_COUNTERS)
     counters_logger.handlers[:] = [for_counters]
@@ -74,6 +75,18 @@ def counters(values: dict[str, Any]) -> None:
 def flush() -> None:
     """Write out what is buffered, before the process leaves without Python's own clean-up."""
     logging.shutdown()
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Survives the reader of its pipe."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            # What is buffered would fail again when Python flushes at its end, and make the exit code 120.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+        super().handleError(record)
 
 
 class JSONFormatter(logging.Formatter):

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from peers import events
 from peers.client import Subscriber, channel
-from peers.command import HOST, PROGRAM, WAIT, Command, Relay, finished, free_port
+from peers.command import HOST, PROGRAM, WAIT, Command, Relay, environment, finished, free_port
 from peers.node import Node
 
 from relay import __version__
@@ -269,7 +269,8 @@ def test_a_part_that_fails_ends_the_process_with_a_reason_and_exit_code_1() -> N
 def test_a_closed_standard_error_ends_nothing() -> None:
     port = free_port()
     reading, writing = os.pipe()
-    process = subprocess.Popen([str(PROGRAM), "-gRPCPort", str(port), "-log-level", "debug"], stderr=writing)
+    arguments = [str(PROGRAM), "-gRPCPort", str(port), "-log-level", "debug"]
+    process = subprocess.Popen(arguments, stderr=writing, env=environment())
     try:
         os.close(writing)
         os.read(reading, 1)  # it has begun to log
