@@ -75,6 +75,8 @@ TARGETS: dict[str, list[Target]] = {
         _ratio("flat/nginx", "CPU against nginx", "relay", "nginx", 1.0, 0.7),
         _ratio("flat/haproxy-large", "CPU against HAProxy, 256 KiB", "relay", "haproxy, large buffers", 1.0, 0.7),
         _ratio("flat/nginx-large", "CPU against nginx, 1 MiB", "relay", "nginx, large buffers", 1.0, 0.7),
+        _ratio("flat/haproxy-one", "CPU against HAProxy, one layout", "relay, events of one layout", "haproxy", 1.0, 0.7),
+        _ratio("flat/nginx-one", "CPU against nginx, one layout", "relay, events of one layout", "nginx", 1.0, 0.7),
         _ratio("flat/pump", "CPU against a bare read and write", "relay", "pump", None, 2.0),
         _lost("flat/lost", "events lost", "relay"),
         _lost("flat/unbounded", "events lost, node not held back", "relay, node unbounded"),
