@@ -17,10 +17,10 @@ from relay.native.model cimport (
     STREAM_FEED, STREAM_REQUEST, Command, Connection, Feed, Node, Reactor, Reader, Report, Stream,
 )
 from relay.native.nghttp2 cimport NGHTTP2_REFUSED_STREAM
-from relay.native.node cimport node_connect, node_find, node_new, node_open, node_remove
+from relay.native.node cimport node_connect, node_find, node_new, node_open, node_read_rest, node_remove
 from relay.native.posix cimport close, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock
 from relay.native.server cimport server_goaway
-from relay.native.status cimport STATUS_OK, STATUS_SHUTDOWN, STATUS_SYSTEM
+from relay.native.status cimport STATUS_OK, STATUS_REMOVED, STATUS_SHUTDOWN, STATUS_SYSTEM
 from relay.native.stream cimport stream_answer, stream_end, stream_final, stream_finish
 from relay.native.subscriber cimport subscriber_in_flight, subscriber_settle
 
@@ -179,6 +179,7 @@ cdef inline void shutdown_begin(Reactor *reactor, uint64_t seconds, bint at_once
     while node != NULL:
         node.removing = True
         if node.connection != NULL:
+            node_read_rest(reactor, node)
             connection_end(node.connection, STATUS_SHUTDOWN)
         node = node.next
     connection = reactor.connections
@@ -253,7 +254,7 @@ cdef inline bint command_run(Reactor *reactor, Command *command) noexcept nogil:
         elif command.kind == COMMAND_NODE_OPEN:
             node_open(reactor, node, command.feed)
         elif command.kind == COMMAND_NODE_REMOVE:
-            node_remove(reactor, node)
+            node_remove(reactor, node, STATUS_REMOVED)
     return False
 
 

@@ -24,17 +24,17 @@ from relay.native.ingest cimport ingest, ingest_reset, ingest_unlock
 from relay.native.mailbox cimport mailbox_forget, mailbox_node, mailbox_stream
 from relay.native.memory cimport memory_release
 from relay.native.model cimport (
-    CONNECTION_NODE, CONNECTION_OPEN, CONNECTION_OPENING, FEEDS, FRAME_HEADER, NODE_CHECKING, NODE_CONNECTING,
-    NODE_CONNECTION_WINDOW, NODE_IDLE, NODE_STREAMING, NODE_WINDOW, PREFIX, TEXT_BYTES, Connection, Node,
-    NodeStream, Reactor,
+    CONNECTION_NODE, CONNECTION_OPEN, CONNECTION_OPENING, FEEDS, FRAME_HEADER, RECEIVE_BYTES, NODE_CHECKING,
+    NODE_CONNECTING, NODE_CONNECTION_WINDOW, NODE_IDLE, NODE_STREAMING, NODE_WINDOW, PREFIX, TEXT_BYTES,
+    Connection, Node, NodeStream, Reactor,
 )
 from relay.native.nghttp2 cimport (
     NGHTTP2_DATA_FLAG_EOF, NGHTTP2_ERR_NOMEM, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_NONE, NGHTTP2_GOAWAY,
     NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_SETTINGS_ENABLE_PUSH,
     NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_CANCEL,
     NGHTTP2_FLAG_END_STREAM, NGHTTP2_WINDOW_UPDATE, header_text, nghttp2_data_provider, nghttp2_data_source,
-    nghttp2_frame, nghttp2_mem, nghttp2_nv, nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
+    nghttp2_frame, nghttp2_mem, nghttp2_nv, nghttp2_session, nghttp2_session_callbacks,
+    nghttp2_session_callbacks_new, nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
     nghttp2_session_callbacks_set_on_frame_recv_callback, nghttp2_session_callbacks_set_on_header_callback,
     nghttp2_session_callbacks_set_on_stream_close_callback, nghttp2_session_client_new3,
     nghttp2_session_set_local_window_size, nghttp2_session_want_write, nghttp2_settings_entry,
@@ -49,9 +49,10 @@ from relay.native.posix cimport (
 )
 from relay.native.status cimport (
     STATUS_ENDED, STATUS_GOAWAY, STATUS_GRPC, STATUS_HTTP, STATUS_NONCE, STATUS_NO_MEMORY, STATUS_NO_TRAILERS,
-    STATUS_OK, STATUS_PROTOCOL, STATUS_REFUSED, STATUS_REMOVED, STATUS_RESET, STATUS_SILENT, STATUS_SYSTEM,
-    STATUS_TIMEOUT, STATUS_UNREACHABLE, status_grpc, status_text,
+    STATUS_OK, STATUS_PROTOCOL, STATUS_REFUSED, STATUS_RESET, STATUS_SILENT, STATUS_SYSTEM, STATUS_TIMEOUT,
+    STATUS_UNREACHABLE, status_grpc, status_text,
 )
+from relay.native.transport cimport transport_read
 
 cdef extern from *:
     """
@@ -67,6 +68,7 @@ cdef enum:
     NODE_KEEPALIVE_IDLE = 10          # s until TCP asks a quiet node, then
     NODE_KEEPALIVE_INTERVAL = 5       # every so many,
     NODE_KEEPALIVE_COUNT = 2          # so often: dead within 20 s
+    LAST_READS = 4                    # of a node that is removed
     NODE_USER_TIMEOUT = 20000         # ms that sent bytes may stay unacknowledged
 
 
@@ -614,9 +616,25 @@ cdef inline void node_lost(Reactor *reactor, Connection *connection) noexcept no
         node_state(reactor, node, NODE_IDLE, status_grpc(connection.failure), why)
 
 
-cdef inline void node_remove(Reactor *reactor, Node *node) noexcept nogil:
+cdef inline void node_read_rest(Reactor *reactor, Node *node) noexcept nogil:
+    """Take what has arrived from a node that is let go, a bounded number of reads."""
+    cdef Connection *connection = node.connection
+    cdef ssize_t got
+    cdef int _
+    for _ in range(LAST_READS):
+        if connection.state != CONNECTION_OPEN:
+            return
+        got = transport_read(connection, reactor.receive, RECEIVE_BYTES)
+        if got <= 0:
+            return
+        node_received(reactor, connection, reactor.receive, <size_t> got)
+
+
+cdef inline void node_remove(Reactor *reactor, Node *node, int status) noexcept nogil:
+    """Close its connection and forget it, after what has arrived is in the journal."""
     node.removing = True
     if node.connection == NULL:
         node_free(reactor, node)
     else:
-        connection_end(node.connection, STATUS_REMOVED)
+        node_read_rest(reactor, node)
+        connection_end(node.connection, status)

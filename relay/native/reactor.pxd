@@ -18,14 +18,12 @@ from relay.native.mailbox cimport (
     eventfd_clear, eventfd_raise, mailbox_free, mailbox_init, mailbox_report, mailbox_take, report_new,
     text_copy,
 )
-from relay.native.memory cimport (
-    memory_blocks, memory_init, memory_release, memory_take,
-)
+from relay.native.memory cimport memory_blocks, memory_init, memory_release, memory_take
 from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_LISTENER, CONNECTION_NODE,
     CONNECTION_LEISURE, CONNECTION_OPENING, CONNECTION_WAKE, COMMAND_LISTEN, Command, EVENTS_A_WAIT, FEEDS,
-    OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BEHIND, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES, Connection,
-    Feed, Node, Reactor, Reader, Record, Report, Stream,
+    OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BEHIND, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES,
+    Connection, Feed, Node, Reactor, Reader, Record, Report, Stream,
 )
 from relay.native.nghttp2 cimport (
     nghttp2_option_del, nghttp2_option_new, nghttp2_option_set_max_outbound_ack,

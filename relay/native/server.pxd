@@ -16,13 +16,13 @@ from relay.native.model cimport (
 from relay.native.memory cimport memory_release
 from relay.native.nghttp2 cimport (
     NGHTTP2_CANCEL, NGHTTP2_DATA, NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY, NGHTTP2_ENHANCE_YOUR_CALM,
-    NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_FLOODED, NGHTTP2_ERR_PAUSE, NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE,
-    NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE, NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS,
-    NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY, NGHTTP2_PROTOCOL_ERROR, NGHTTP2_RST_STREAM,
-    NGHTTP2_SETTINGS, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
-    nghttp2_data_provider, nghttp2_data_source, nghttp2_frame, nghttp2_frame_hd, nghttp2_is_fatal,
-    nghttp2_mem, nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
-    nghttp2_session_callbacks_set_on_begin_frame_callback,
+    NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_FLOODED, NGHTTP2_ERR_NOMEM, NGHTTP2_ERR_PAUSE,
+    NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE,
+    NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY,
+    NGHTTP2_PROTOCOL_ERROR, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
+    NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, nghttp2_data_provider, nghttp2_data_source, nghttp2_frame,
+    nghttp2_frame_hd, nghttp2_is_fatal, nghttp2_mem, nghttp2_session, nghttp2_session_callbacks,
+    nghttp2_session_callbacks_new, nghttp2_session_callbacks_set_on_begin_frame_callback,
     nghttp2_session_callbacks_set_on_begin_headers_callback,
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
     nghttp2_session_callbacks_set_on_frame_recv_callback, nghttp2_session_callbacks_set_on_frame_send_callback,
@@ -30,17 +30,16 @@ from relay.native.nghttp2 cimport (
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback,
     nghttp2_session_callbacks_set_on_stream_close_callback, nghttp2_session_callbacks_set_send_data_callback,
     nghttp2_session_get_last_proc_stream_id, nghttp2_session_get_outbound_queue_size,
-    nghttp2_session_get_stream_user_data, nghttp2_session_mem_recv,
-    nghttp2_session_server_new3, nghttp2_session_set_stream_user_data, nghttp2_session_terminate_session,
-    nghttp2_settings_entry, nghttp2_submit_goaway, nghttp2_submit_ping, nghttp2_submit_rst_stream,
-    nghttp2_submit_settings,
+    nghttp2_session_get_stream_user_data, nghttp2_session_mem_recv, nghttp2_session_server_new3,
+    nghttp2_session_set_stream_user_data, nghttp2_session_terminate_session, nghttp2_settings_entry,
+    nghttp2_submit_goaway, nghttp2_submit_ping, nghttp2_submit_rst_stream, nghttp2_submit_settings,
 )
 from relay.native.output cimport output_data, output_has_room
 from relay.native.posix cimport (
-    ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CTL_DEL, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL,
-    O_CLOEXEC, O_RDONLY, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE, SO_SNDBUF, TCP_INFO,
-    TCP_NODELAY, TCP_NOTSENT_LOWAT, accept4, close, epoll_ctl, errno, getsockopt, open, send, shutdown, sockaddr,
-    sockaddr_storage, socklen_t, tcp_info,
+    ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CTL_DEL, IPPROTO_TCP, MSG_DONTWAIT,
+    MSG_NOSIGNAL, O_CLOEXEC, O_RDONLY, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE,
+    SO_SNDBUF, TCP_INFO, TCP_NODELAY, TCP_NOTSENT_LOWAT, accept4, close, epoll_ctl, errno, getsockopt, open,
+    send, shutdown, sockaddr, sockaddr_storage, socklen_t, tcp_info,
 )
 from relay.native.request cimport (
     request_data, request_half_closed, request_header, request_headers_done, request_refuse,
@@ -495,7 +494,7 @@ cdef inline void server_received(
                 send(connection.fd, relay_flooded, sizeof(relay_flooded), MSG_DONTWAIT | MSG_NOSIGNAL)
             server_linger(reactor, connection)
             return
-        reactor.limits[LIMIT_PROTOCOL] += 1
+        reactor.limits[LIMIT_MEMORY if taken == NGHTTP2_ERR_NOMEM else LIMIT_PROTOCOL] += 1
         if nghttp2_is_fatal(<int> taken):
             connection_end(connection, STATUS_PROTOCOL)
             return
