@@ -3,10 +3,11 @@
     python benchmarks/compare.py build/bench.json            exit code 1 and a line for each figure that fell behind
     python benchmarks/compare.py --write build/bench*.json   make the baseline anew from several results
 
-Only normalised figures are compared: ratios between contenders of the same run, and micro benchmarks in
-units of that run's calibration loop (test_micro_calibration.py). A figure falls behind when it is worse
-than the baseline's by more than the noise recorded there: twice the largest distance from the median that
-the baseline's own runs showed, or twice the spread within one of them, and at least a tenth.
+Only normalised figures are compared: ratios between contenders of the same run, and micro benchmarks, their
+fastest rounds, in units of the fastest round of that run's calibration loop (test_micro_calibration.py). A figure
+falls behind when it is worse than the baseline's by more than the noise recorded there: twice the largest
+distance from the median that the baseline's own runs showed, or twice the spread within one of them, and at
+least a tenth.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ LEAST_NOISE = 0.10
 def normalised(result: dict[str, Any]) -> dict[str, tuple[float, bool, float]]:
     """Figures of one result by name: (value, larger is better, noise within the run)."""
     figures: dict[str, tuple[float, bool, float]] = {}
-    medians: dict[str, float] = {}
+    fastest: dict[str, float] = {}
     for benchmark in result["benchmarks"]:
         whole = benchmark["extra_info"].get("figures")
         if whole is None:
-            medians[benchmark["fullname"].rpartition("/")[2]] = benchmark["stats"]["median"]
+            fastest[benchmark["fullname"].rpartition("/")[2]] = benchmark["stats"]["min"]
             continue
         for name, figure in whole.items():
             if figure["normalised"]:
                 figures[name] = (figure["value"], figure["at_least"], figure["noise"])
-    loops = [value for name, value in medians.items() if name.endswith(CALIBRATION)]
+    loops = [value for name, value in fastest.items() if name.endswith(CALIBRATION)]
     if loops:
         unit = loops[0]
         figures |= {
-            name: (value / unit, False, 0.0) for name, value in medians.items() if not name.endswith(CALIBRATION)
+            name: (value / unit, False, 0.0) for name, value in fastest.items() if not name.endswith(CALIBRATION)
         }
     return figures
 
