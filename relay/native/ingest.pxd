@@ -18,6 +18,8 @@ from relay.native.status cimport STATUS_OK
 
 cdef enum:
     PART_LEAST = 1024          # first size of the buffer for a message that arrives in pieces
+    # A message up to this size always finds room: nodes that stall in large ones do not take it from the others.
+    PART_ALWAYS = 4096
 
 
 cdef inline void ingest_lock(Reactor *reactor, int feed) noexcept nogil:
@@ -133,7 +135,8 @@ cdef inline bint ingest_part_grow(Reactor *reactor, NodeStream *stream, size_t n
         capacity = PART_LEAST
     while capacity < needed:
         capacity *= 2
-    if reactor.assembling - stream.part_capacity + capacity > reactor.settings.assembly_bytes:
+    if (capacity > PART_ALWAYS
+            and reactor.assembling - stream.part_capacity + capacity > reactor.settings.assembly_bytes):
         ingest_skip(reactor, stream, SKIP_BUDGET)
         return False
     grown = memory_resize(&reactor.memory, stream.part, capacity)

@@ -245,3 +245,25 @@ def test_an_event_announced_with_four_gibibytes_takes_no_memory(engine: Callable
         assert sink.take(1) == [alert]
         assert relay.node(number)["skipped"]["oversize"] == 1
         assert relay.counters()["process"]["assembly_bytes"] == 0
+
+
+def test_a_node_that_stalls_in_a_large_event_takes_no_room_from_small_ones(engine: Callable[..., Engine]) -> None:
+    """It has used up what there is for assembling; another node's event in pieces finds room all the same."""
+    budget = 1 << 16
+    relay = engine(assembly_bytes=budget)
+    with h2_node.Node() as stalling, h2_node.Node() as other, Sink(relay, LOGS) as sink:
+        relay.add(stalling)
+        number = relay.add(other)
+        greedy, modest = stalling.accept(), other.accept()
+        greedy.say(LOGS, b"\0" + (1 << 20).to_bytes(4) + b"x" * (budget // 2))
+        greedy.say(events.ALERTS, events.frame(b""))
+        relay.wait_received(events.ALERTS, 1)
+        assert relay.counters()["process"]["assembly_bytes"] == budget
+        small = events.event(LOGS, 1, 3000)
+        frame = events.frame(small)
+        modest.say(LOGS, frame[:1500])
+        modest.say(events.ALERTS, events.frame(b""))
+        relay.wait_received(events.ALERTS, 2)
+        modest.say(LOGS, frame[1500:])
+        assert sink.take(1) == [small]
+        assert relay.node(number)["skipped"]["budget"] == 0
