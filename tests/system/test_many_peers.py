@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +13,13 @@ from peers.go_peers import GoClient, GoNode
 from peers.node import Node
 
 LOGS = events.LOGS
+PATIENCE = 60.0  # s after which what has not come will not; backoff alone can take some
 
 
 def until(relay: Relay, holds: Any, what: str) -> dict[str, Any]:
     """Ask for the counters until they say so; each answer takes the relay a moment, which is the pause."""
-    for _ in range(2000):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         counters = relay.counters()
         if holds(counters):
             return counters
