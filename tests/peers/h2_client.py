@@ -17,11 +17,15 @@ GRPC_HEADERS = (("te", "trailers"), ("content-type", "application/grpc"))
 def connect(port: int, receive_buffer: int = 0, host: str = "127.0.0.1") -> socket.socket:
     """A TCP connection, with a small kernel buffer where the test wants the other side to feel what is not read."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    if receive_buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.settimeout(WAIT)
-    sock.connect((host, port))
-    sock.settimeout(None)
+    try:
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(WAIT)
+        sock.connect((host, port))
+        sock.settimeout(None)
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 
@@ -40,15 +44,14 @@ class Client(Wire):
         receive_buffer: int = 0,
         sock: socket.socket | None = None,
     ) -> None:
-        super().__init__(
-            sock or connect(port, receive_buffer),
-            client=True,
-            settings=settings,
-            segment=segment,
-            reopen=reopen,
-            answer=answer,
-            read=read,
-        )
+        sock = sock or connect(port, receive_buffer)
+        try:
+            super().__init__(
+                sock, client=True, settings=settings, segment=segment, reopen=reopen, answer=answer, read=read
+            )
+        except OSError:
+            sock.close()
+            raise
 
     def open(
         self,
