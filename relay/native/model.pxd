@@ -40,7 +40,6 @@ cdef enum:
 
     NODE_WINDOW = 8388608             # flow-control window of each feed's stream
     NODE_CONNECTION_WINDOW = 16777216
-    REQUEST_WINDOW = 65535            # the default; requests are small
 
     TEXT_BYTES = 200           # texts that reports carry, cut to this
 
@@ -198,7 +197,6 @@ cdef struct Stream:
     Stream *next_split
     Stream *previous_split
     # loss reports
-    uint64_t lost_reported
     uint64_t lost_at           # when it last lost, ns
     bint losing
     uint32_t pending           # records of output not settled yet
@@ -341,7 +339,6 @@ cdef struct Node:
     int check_grpc
     char check_text[TEXT_BYTES]
     size_t check_asked         # bytes of the request framed so far
-    bint checked
     bint pings                 # it was heard to ping
     uint64_t check_sent
     uint64_t connects

@@ -154,7 +154,6 @@ cdef inline void node_connect(Reactor *reactor, Node *node, const sockaddr_stora
     connection.node = node
     memcpy(&connection.peer, address, sizeof(sockaddr_storage))
     node.connection = connection
-    node.checked = False
     node.pings = False
     node_state(reactor, node, NODE_CONNECTING, GRPC_OK, "")
     if connection_watch(connection) != STATUS_OK:
@@ -447,7 +446,6 @@ cdef inline void node_checked(Reactor *reactor, Node *node, uint32_t error) noex
         node_fail(reactor, node, STATUS_NONCE, text)
         return
     node.connects += 1
-    node.checked = True
     node_state(reactor, node, NODE_STREAMING, GRPC_OK, "")
     for feed in range(FEEDS):
         if node.feeds & (1u << feed):
