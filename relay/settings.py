@@ -27,6 +27,8 @@ JOURNAL_BYTES_WITHOUT_LIMIT = 64 * MIB
 # Each of the three feeds holds at least two of the largest events, each in a segment of its own.
 JOURNAL_FLOOR_EVENTS = 3 * 2
 JOURNAL_OVERHEAD = 4 * KIB  # of a segment, well over what the engine needs
+DEFAULT_NODE_SELECTOR = "kubearmor-app=kubearmor"
+DEFAULT_TLS_CERT_PATH = "/var/lib/kubearmor/tls"
 LOG_LEVELS = ("debug", "info", "warn", "error")
 
 _T = TypeVar("_T")
@@ -215,6 +217,7 @@ class Settings:
         parse_port,
         flag="gRPCPort",
         value="PORT",
+        environment="RELAY_GRPC_PORT",
         default=DEFAULT_PORT,
         doc="TCP port that subscribers connect to.",
     )
@@ -225,12 +228,55 @@ class Settings:
         environment="RELAY_NODES",
         default=(),
         default_text="none",
-        doc="KubeArmor nodes to read from, without Kubernetes.",
+        doc="KubeArmor nodes to read from, beside those found in Kubernetes.",
+    )
+    kubernetes: str = setting(
+        parse_choice("auto", "off"),
+        flag="kubernetes",
+        value="MODE",
+        environment="RELAY_KUBERNETES",
+        default="auto",
+        doc="auto: find nodes and names in the cluster where a configuration is found; off: -nodes alone.",
+    )
+    kubeconfig: str = setting(
+        parse_word,
+        flag="kubeconfig",
+        value="PATH[:…]",
+        environment="RELAY_KUBECONFIG",
+        default="",
+        default_text="KUBECONFIG, the pod's service account, or ~/.kube/config",
+        doc="Kubernetes client configuration, one file or several.",
+    )
+    node_selector: str = setting(
+        parse_word,
+        flag="node-selector",
+        value="SELECTOR",
+        environment="RELAY_NODE_SELECTOR",
+        default=DEFAULT_NODE_SELECTOR,
+        doc="Label selector of the pods that are nodes.",
+    )
+    namespace: str = setting(
+        parse_word,
+        flag="namespace",
+        value="NAME",
+        environment="RELAY_NAMESPACE",
+        default="",
+        default_text="all",
+        doc="Namespace in which nodes are looked for.",
+    )
+    node_port: int | None = setting(
+        parse_port,
+        flag="node-port",
+        value="PORT",
+        environment="RELAY_NODE_PORT",
+        default_text="the value of gRPCPort",
+        doc="TCP port at which nodes found in Kubernetes are reached.",
     )
     bind: str = setting(
         parse_bind,
         flag="bind",
         value="ADDRESS",
+        environment="RELAY_BIND",
         default="",
         default_text="all addresses, IPv6 and IPv4",
         doc="Address to listen on.",
@@ -239,6 +285,7 @@ class Settings:
         parse_size,
         flag="journal-bytes",
         value="BYTES",
+        environment="RELAY_JOURNAL_BYTES",
         default_text="a quarter of the cgroup's memory limit, 64MiB without one",
         doc="Memory for events of all feeds together; KiB, MiB and GiB may follow the number.",
     )
@@ -246,6 +293,7 @@ class Settings:
         parse_integer(0, 1_000_000),
         flag="gather-us",
         value="MICROSECONDS",
+        environment="RELAY_GATHER_US",
         default=500,
         doc="Longest wait for events of further nodes before a turn; 0 turns gathering off.",
     )
@@ -253,6 +301,7 @@ class Settings:
         parse_size,
         flag="max-event-bytes",
         value="BYTES",
+        environment="RELAY_MAX_EVENT_BYTES",
         default=DEFAULT_MAX_EVENT_BYTES,
         default_text="4MiB",
         doc="Largest event accepted from a node; a larger one is skipped and counted.",
@@ -261,9 +310,55 @@ class Settings:
         parse_choice(*LOG_LEVELS),
         flag="log-level",
         value="LEVEL",
+        environment="RELAY_LOG_LEVEL",
         default="info",
         doc="Least severe line that is logged: debug, info, warn or error.",
     )
+    log_format: str = setting(
+        parse_choice("auto", "json", "text"),
+        flag="log-format",
+        value="FORMAT",
+        environment="RELAY_LOG_FORMAT",
+        default="auto",
+        doc="Form of log lines: json, text, or auto: text on a terminal, else json.",
+    )
+    tls_enabled: bool = setting(
+        parse_bool,
+        flag="tlsEnabled",
+        environment="RELAY_TLS_ENABLED",
+        default=False,
+        doc="Mutual TLS to nodes and subscribers; not available in this version yet.",
+    )
+    tls_cert_path: str = setting(
+        parse_word,
+        flag="tlsCertPath",
+        value="FOLDER",
+        environment="RELAY_TLS_CERT_PATH",
+        default=DEFAULT_TLS_CERT_PATH,
+        doc="Folder of the certificates and keys.",
+    )
+    tls_cert_provider: str = setting(
+        parse_choice("external", "self"),
+        flag="tlsCertProvider",
+        value="PROVIDER",
+        environment="RELAY_TLS_CERT_PROVIDER",
+        default="external",
+        doc="external: certificates are files of the folder; self: they are made from its CA.",
+    )
+    config: str = setting(
+        parse_word,
+        flag="config",
+        value="FILE",
+        environment="RELAY_CONFIG",
+        default="",
+        default_text="none",
+        doc="TOML file with settings; its keys are the names of the flags.",
+    )
+
+    @property
+    def discovered_port(self) -> int:
+        """The TCP port at which nodes found in Kubernetes are reached."""
+        return self.port if self.node_port is None else self.node_port
 
     @property
     def journal_budget(self) -> int:

@@ -225,7 +225,7 @@ def test_help_names_every_flag_its_default_and_its_variable() -> None:
     text = describe(Settings)
     for flag in ("gRPCPort", "nodes", "bind", "journal-bytes", "gather-us", "max-event-bytes", "log-level"):
         assert f"  -{flag} " in text
-    assert "(default 32767)" in text
+    assert "(default 32767; also RELAY_GRPC_PORT)" in text
     assert "also RELAY_NODES" in text
 
 
