@@ -24,8 +24,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport RELAY_FUZZ RELAY_DEBUG RELAY_SANITIZE RELAY_BUILD_DIR RELAY_SHOWN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench bench-smoke bench-compare lint format types debug sanitize sanitize-address \
-	sanitize-thread fuzz lock clean distclean
+.PHONY: help setup build demo kube-apiserver test bench bench-smoke bench-compare lint format types debug \
+	sanitize sanitize-address sanitize-thread fuzz lock clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,14 +37,18 @@ build: $(VENV)/.built ## .venv with the commands relay and kubearmor-relay-serve
 demo: build ## simulated nodes, the relay and an observer, for a few seconds
 	$(BIN)/relay demo
 
-test: build ## the whole suite on the normal build
+kube-apiserver: ## the Kubernetes API server that the system tests run; skipped without Go
+	@scripts/system.sh cluster
+	@scripts/kube_apiserver.sh
+
+test: build kube-apiserver ## the whole suite on the normal build
 	$(PYTEST) $(ARGS)
 
-bench: build ## all benchmarks; figures go to build/bench.json
+bench: build kube-apiserver ## all benchmarks; figures go to build/bench.json
 	@scripts/system.sh peers
 	$(BENCH) --benchmark-json=$(BENCH_JSON) $(ARGS)
 
-bench-smoke: build ## every benchmark, hardly long enough to measure anything
+bench-smoke: build kube-apiserver ## every benchmark, hardly long enough to measure anything
 	@scripts/system.sh peers
 	BENCH_SECONDS=0.2 BENCH_ROUNDS=1 $(BENCH) --benchmark-max-time=0.05 --benchmark-min-rounds=1 $(ARGS)
 
@@ -66,7 +70,7 @@ types: build ## strict types, and the stub of the extension against the extensio
 	$(BIN)/mypy
 	$(BIN)/stubtest --ignore-missing-stub --allowlist scripts/stubtest.allow relay._fastpath
 
-debug: $(VENV)/.installed ## the suite on a build with assertions (RELAY_DEBUG=1)
+debug: $(VENV)/.installed kube-apiserver ## the suite on a build with assertions (RELAY_DEBUG=1)
 	RELAY_DEBUG=1 scripts/variant.sh debug
 	$(call VARIANT,debug) $(PYTEST) $(ARGS)
 

@@ -4,6 +4,7 @@
 #   scripts/system.sh build     a C compiler, Python 3.11 or later with headers and venv, pkg-config, libnghttp2
 #   scripts/system.sh peers     haproxy and nginx, which the benchmarks run beside the relay (optional)
 #   scripts/system.sh fuzz      clang and its runtime library, for libFuzzer (optional)
+#   scripts/system.sh cluster   etcd and openssl, for the tests with a real Kubernetes API server (optional)
 #
 # An optional group that cannot be had is a message and exit code 0: what needs it is skipped.
 set -euo pipefail
@@ -28,8 +29,12 @@ missing() {
         fuzz)
             { command -v clang >/dev/null && libfuzzer; } || echo clang libclang-rt-dev
             ;;
+        cluster)
+            command -v etcd >/dev/null || echo etcd-server
+            command -v openssl >/dev/null || echo openssl
+            ;;
         *)
-            say "usage: scripts/system.sh build|peers|fuzz"
+            say "usage: scripts/system.sh build|peers|fuzz|cluster"
             exit 2
             ;;
     esac

@@ -1,0 +1,504 @@
+"""A Kubernetes cluster that is an API server and nothing else: the real kube-apiserver on etcd, on loopback.
+
+There is no kubelet and no controller: pods stay as they were made, and the tests set their status themselves,
+through the same subresource as a kubelet. `make kube-apiserver` builds the server.
+"""
+
+import base64
+import http.client
+import json
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .binaries import BUILT
+from .command import HOST, free_port
+
+BINARY = BUILT / "kube-apiserver"
+READY = 60.0  # a bound for a busy machine; alone it takes 5 to 10 s
+WAIT = 30.0
+WORKERS = 8  # connections for work in bulk: both processors are busy with these
+
+NAMESPACES = ("kubearmor", "web", "shop")  # beside "default"
+LABELS = {"kubearmor-app": "kubearmor"}
+ADMIN = "token-of-admin"
+ISSUER = "https://cluster.example"
+EXPIRY_LEEWAY = 60  # s for which the server still takes an expired token (go-jose's default)
+
+# Users by what they may do; each has a static token, `token-of-<name>`.
+EVERYTHING = ("list", "watch")
+USERS: dict[str, dict[str, Sequence[str]]] = {
+    "relay": {"pods": EVERYTHING, "services": EVERYTHING},
+    "without-watch": {"pods": ("list",), "services": ("list",)},
+    "without-services": {"pods": EVERYTHING},
+    "without-pods": {"services": EVERYTHING},
+    "nobody": {},
+}
+SERVICE_ACCOUNT = ("kubearmor", "relay")  # with the rights of the user "relay"
+
+Object = dict[str, Any]
+
+
+def missing() -> str:
+    """Why there can be no cluster here, or "" when there can."""
+    for program in ("go", "etcd", "openssl"):
+        if not shutil.which(program):
+            return f"no Kubernetes API server: {program} is not installed"
+    return ""
+
+
+class Refused(Exception):
+    """The API server's answer is not a success."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {text}")
+        self.status = status
+
+
+class Connection:
+    """A connection to the API server that is kept, and made anew when the server has closed it."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, token: str) -> None:
+        self._http = http.client.HTTPSConnection(HOST, port, timeout=WAIT, context=context)
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def call(self, method: str, path: str, body: Object | None = None, kind: str = "application/json") -> Object:
+        """One request.
+
+        Raises:
+            Refused: the answer's status is 400 or more.
+            OSError, http.client.HTTPException: there is no server.
+        """
+        encoded = None if body is None else json.dumps(body).encode()
+        try:
+            self._http.request(method, path, encoded, self._headers | {"Content-Type": kind})
+            answer = self._http.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException):
+            self._http.close()
+            raise
+        if answer.status >= 400:
+            raise Refused(answer.status, text.decode(errors="replace"))
+        parsed: Object = json.loads(text) if text.startswith(b"{") else {"text": text.decode()}
+        return parsed
+
+    def close(self) -> None:
+        self._http.close()
+
+
+class Cluster:
+    """etcd and kube-apiserver as processes.
+
+    Args:
+        folder: for data, keys and logs.
+        flags: of kube-apiserver, on top of what it needs here.
+    """
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._etcd_port = free_port(following=1)
+        self._flags = flags
+        self._etcd: subprocess.Popen[bytes] | None = None
+        self._api: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._make_keys()
+        self.context = ssl.create_default_context(cafile=str(self.ca))
+        self._admin = Connection(self.port, self.context, ADMIN)
+        try:
+            self._start_etcd()
+            self.start()
+            self._furnish()
+        except BaseException:
+            self.close()
+            raise
+
+    # --- processes ------------------------------------------------------------------------
+
+    @property
+    def ca(self) -> Path:
+        return self.folder / "ca.crt"
+
+    @property
+    def server(self) -> str:
+        return f"https://{HOST}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        return self._api is not None and self._api.poll() is None
+
+    def start(self, *flags: str) -> None:
+        """Start the API server on the data that are there, and wait until it is ready."""
+        folder = self.folder
+        self._api = self._run(
+            "kube-apiserver",
+            str(BINARY),
+            f"--bind-address={HOST}",
+            f"--advertise-address={HOST}",
+            f"--secure-port={self.port}",
+            f"--etcd-servers=http://{HOST}:{self._etcd_port}",
+            f"--tls-cert-file={folder / 'server.crt'}",
+            f"--tls-private-key-file={folder / 'server.key'}",
+            f"--client-ca-file={self.ca}",
+            f"--token-auth-file={folder / 'tokens.csv'}",
+            f"--service-account-issuer={ISSUER}",
+            f"--service-account-key-file={folder / 'accounts.pub'}",
+            f"--service-account-signing-key-file={folder / 'accounts.key'}",
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
+            "--authorization-mode=RBAC",
+            "--disable-admission-plugins=ServiceAccount",
+            "--allow-privileged=true",
+            "--endpoint-reconciler-type=none",
+            "--enable-priority-and-fairness=false",
+            *self._flags,
+            *flags,
+        )
+        self._wait(self._is_ready, self._api, "kube-apiserver")
+
+    def stop(self) -> None:
+        """End the API server without a word, as a machine that fails; etcd keeps the data."""
+        if self._api is not None:
+            _end(self._api)
+        self._admin.close()
+
+    def restart(self, *flags: str) -> None:
+        """The API server anew, with other flags on top."""
+        self.stop()
+        self.start(*flags)
+
+    def close(self) -> None:
+        """End both, and forget the data."""
+        self.stop()
+        if self._etcd is not None:
+            _end(self._etcd)
+        shutil.rmtree(self.folder / "etcd", ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- requests -------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, body: Object | None = None, kind: str = "application/json") -> Object:
+        """One request of the administrator; see Connection.call."""
+        return self._admin.call(method, path, body, kind)
+
+    def connection(self, token: str = ADMIN) -> Connection:
+        """A connection of its own, of whoever has that token."""
+        return Connection(self.port, self.context, token)
+
+    def each(self, objects: Iterable[Any], work: Callable[[Connection, Any], object]) -> None:
+        """Do something for each of the objects, over a few connections at once."""
+        given = list(objects)
+
+        def some(first: int) -> None:
+            connection = self.connection()
+            try:
+                for one in given[first::WORKERS]:
+                    work(connection, one)
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(some, range(WORKERS)))
+
+    # --- objects --------------------------------------------------------------------------
+
+    def pod(self, name: str, *ips: str, namespace: str = "default", **how: Any) -> Object:
+        """Make a pod, and give it its IPs as a kubelet would; see `pod` and `status` for the rest."""
+        phase = how.pop("phase", "Running")
+        made = self.call("POST", pods(namespace), pod(name, namespace=namespace, **how))
+        if ips:
+            return self.set_status(name, *ips, namespace=namespace, phase=phase)
+        return made
+
+    def node(self, name: str, *ips: str, **how: Any) -> Object:
+        """Make a pod of KubeArmor: labelled, in the host's network."""
+        given: dict[str, Any] = {"namespace": "kubearmor", "labels": LABELS, "host_network": True}
+        return self.pod(name, *ips, **(given | how))
+
+    def set_status(self, name: str, *ips: str, namespace: str = "default", phase: str = "Running") -> Object:
+        """Set a pod's IPs and phase; a moved pod keeps neither of the old ones."""
+        path = f"{pods(namespace)}/{name}/status"
+        return self.call("PATCH", path, {"status": status(*ips, phase=phase)}, "application/merge-patch+json")
+
+    def delete_pod(self, name: str, namespace: str = "default", grace: int = 0) -> None:
+        """Delete a pod: at once, or, with a grace period, only mark it, as long as no kubelet has confirmed its end."""
+        self.call("DELETE", f"{pods(namespace)}/{name}?gracePeriodSeconds={grace}")
+
+    def service(self, name: str, namespace: str = "default", **how: bool) -> list[str]:
+        """Make a service (see `service`); returns its cluster IPs, as the server has chosen them."""
+        made = self.call("POST", services(namespace), service(name, namespace, **how))
+        chosen: list[str] = made["spec"]["clusterIPs"]
+        return chosen
+
+    def delete_service(self, name: str, namespace: str = "default") -> None:
+        self.call("DELETE", f"{services(namespace)}/{name}")
+
+    def fill(self, pod_count: int, service_count: int) -> None:
+        """Many pods and services of usual size, as fast as the server takes them.
+
+        Pod number N is web/filler-N with the IP `filler_ip(N)`.
+        """
+
+        def make_pod(connection: Connection, number: int) -> None:
+            name = f"filler-{number}"
+            made = pod(name, namespace="web", realistic=True)
+            connection.call("POST", pods("web"), made)
+            # The object as it was made, with a status: cheaper for the server than a patch.
+            made["status"] = status(filler_ip(number))
+            connection.call("PUT", f"{pods('web')}/{name}/status", made)
+
+        def make_service(connection: Connection, number: int) -> None:
+            connection.call("POST", services("shop"), service(f"filler-{number}", "shop"))
+
+        self.each(range(pod_count), make_pod)
+        self.each(range(service_count), make_service)
+
+    def clear(self) -> None:
+        """Delete all pods and services but the API server's own service."""
+        for namespace in ("default", *NAMESPACES):
+            self.call("DELETE", f"{pods(namespace)}?gracePeriodSeconds=0")
+            for found in self.call("GET", services(namespace))["items"]:
+                if found["metadata"]["name"] != "kubernetes":
+                    self.delete_service(found["metadata"]["name"], namespace)
+
+    def compact(self) -> int:
+        """Let etcd forget all but the present state; returns the revision of that."""
+        revision = int(self._etcd_call("range", {"key": base64.b64encode(b"x").decode()})["header"]["revision"])
+        self._etcd_call("compaction", {"revision": revision, "physical": True})
+        return revision
+
+    # --- credentials ----------------------------------------------------------------------
+
+    def kubeconfig(self, name: str = "kubeconfig", *, port: int = 0, **user: Any) -> Path:
+        """Write a configuration; `user` is what stands in the file for the user.
+
+        Args:
+            name: of the file.
+            port: of what stands before the API server, if anything does.
+        """
+        path = self.folder / name
+        server = {"server": f"https://{HOST}:{port or self.port}", "certificate-authority": str(self.ca)}
+        configuration = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "real", "cluster": server}],
+            "users": [{"name": "one", "user": user or {"token": token_of("relay")}}],
+            "contexts": [{"name": "here", "context": {"cluster": "real", "user": "one"}}],
+            "current-context": "here",
+        }
+        path.write_text(json.dumps(configuration))  # JSON is YAML, too
+        return path
+
+    def certificate(self, user: str) -> dict[str, str]:
+        """A client certificate, as the entries that a configuration has for it."""
+        self._certify(user, f"/CN={user}")
+        return {"client-certificate": str(self.folder / f"{user}.crt"), "client-key": str(self.folder / f"{user}.key")}
+
+    def short_token(self, seconds: float) -> str:
+        """A token of the service account that the server refuses after so many seconds (at most a minute)."""
+        now = int(time.time())
+        namespace, name = SERVICE_ACCOUNT
+        claims = {
+            "iss": ISSUER,
+            "aud": [ISSUER],
+            "sub": f"system:serviceaccount:{namespace}:{name}",
+            "iat": now - 2 * EXPIRY_LEEWAY,
+            "nbf": now - 2 * EXPIRY_LEEWAY,
+            "exp": now - EXPIRY_LEEWAY + round(seconds),
+            "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": name, "uid": self._account}},
+        }
+        signed = b".".join(_base64(json.dumps(part).encode()) for part in ({"alg": "RS256", "typ": "JWT"}, claims))
+        signature = _openssl(self.folder, "dgst", "-sha256", "-sign", "accounts.key", given=signed)
+        return (signed + b"." + _base64(signature)).decode()
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _start_etcd(self) -> None:
+        client, peer = (f"http://{HOST}:{self._etcd_port + number}" for number in (0, 1))
+        self._etcd = self._run(
+            "etcd",
+            "etcd",
+            f"--data-dir={self.folder / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--log-level=error",
+        )
+
+    def _run(self, name: str, *command: str) -> "subprocess.Popen[bytes]":
+        """A process that ends with this one, and writes its log into the folder."""
+        # setpriv is part of util-linux, and there on every Linux that has etcd as a package.
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def _wait(self, holds: Callable[[], bool], process: "subprocess.Popen[bytes]", name: str) -> None:
+        end = time.monotonic() + READY
+        while not holds():
+            ended = process.poll()
+            if ended is not None or time.monotonic() > end:
+                said = (self.folder / f"{name}.log").read_text(errors="replace")[-4000:]
+                raise RuntimeError(f"{name} is not ready (exit code {ended}):\n{said}")
+            time.sleep(0.05)  # nothing tells when it is
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.call("GET", "/readyz")["text"] == "ok"
+        except (Refused, OSError, http.client.HTTPException):
+            return False
+
+    def _etcd_call(self, what: str, body: Object) -> Object:
+        """A request through etcd's JSON gateway."""
+        connection = http.client.HTTPConnection(HOST, self._etcd_port, timeout=WAIT)
+        try:
+            connection.request("POST", f"/v3/kv/{what}", json.dumps(body))
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise Refused(answer.status, text.decode(errors="replace"))
+        parsed: Object = json.loads(text)
+        return parsed
+
+    def _make_keys(self) -> None:
+        _openssl(
+            self.folder,
+            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=cluster", "-days", "30"),
+            *("-addext", "keyUsage=critical,keyCertSign"),
+        )
+        self._certify("server", "/CN=kube-apiserver", f"subjectAltName=IP:{HOST},DNS:localhost")
+        _openssl(self.folder, "genrsa", "-out", "accounts.key", "2048")
+        _openssl(self.folder, "rsa", "-in", "accounts.key", "-pubout", "-out", "accounts.pub")
+        tokens = [f'{ADMIN},admin,admin,"system:masters"']
+        tokens += [f"{token_of(user)},{user},{user}" for user in USERS]
+        (self.folder / "tokens.csv").write_text("\n".join(tokens) + "\n")
+
+    def _certify(self, name: str, subject: str, *extensions: str) -> None:
+        _openssl(
+            self.folder,
+            *("req", "-x509", "-CA", "ca.crt", "-CAkey", "ca.key"),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"),
+            *("-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", subject),
+            *("-addext", "basicConstraints=critical,CA:FALSE"),
+            *("-addext", "extendedKeyUsage=serverAuth,clientAuth"),
+            *(word for extension in extensions for word in ("-addext", extension)),
+        )
+
+    def _furnish(self) -> None:
+        """Namespaces, rights and the service account."""
+        for name in NAMESPACES:
+            self.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        namespace, name = SERVICE_ACCOUNT
+        accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+        self._account = self.call("POST", accounts, {"metadata": {"name": name}})["metadata"]["uid"]
+        rights = "/apis/rbac.authorization.k8s.io/v1"
+        for user, may in USERS.items():
+            rules = [{"apiGroups": [""], "resources": [what], "verbs": list(verbs)} for what, verbs in may.items()]
+            self.call("POST", f"{rights}/clusterroles", {"metadata": {"name": user}, "rules": rules})
+            subjects: list[Object] = [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}]
+            if user == "relay":
+                subjects.append({"kind": "ServiceAccount", "name": name, "namespace": namespace})
+            role = {"kind": "ClusterRole", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
+            binding = {"metadata": {"name": user}, "roleRef": role, "subjects": subjects}
+            self.call("POST", f"{rights}/clusterrolebindings", binding)
+
+
+def token_of(user: str) -> str:
+    """The static token of one of USERS."""
+    return f"token-of-{user}"
+
+
+def pods(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods"
+
+
+def services(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/services"
+
+
+def filler_ip(number: int) -> str:
+    """The IP of a pod that `Cluster.fill` makes."""
+    return f"10.200.{number // 250}.{number % 250 + 1}"
+
+
+def pod(
+    name: str,
+    *,
+    namespace: str = "default",
+    labels: dict[str, str] | None = None,
+    host_network: bool = False,
+    realistic: bool = False,
+) -> Object:
+    """A pod as it is sent to the API server.
+
+    Args:
+        labels: of the pod.
+        host_network: it shares its node's address.
+        realistic: with the annotations, variables and mounts of a usual pod: some KiB.
+    """
+    container: Object = {"name": "main", "image": "registry.example/app:1"}
+    metadata: Object = {"name": name, "namespace": namespace, "labels": labels or {"app": name}}
+    if realistic:
+        metadata["annotations"] = {f"example.com/note-{n}": f"{name}/{n} " + "x" * 120 for n in range(8)}
+        container["env"] = [{"name": f"VARIABLE_{n}", "value": f"value {n} of {name}"} for n in range(25)]
+        container["resources"] = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
+        container["livenessProbe"] = {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10}
+        container["volumeMounts"] = [{"name": "config", "mountPath": "/etc/app"}]
+    spec: Object = {"nodeName": "somewhere", "hostNetwork": host_network, "containers": [container]}
+    if realistic:
+        spec["volumes"] = [{"name": "config", "configMap": {"name": "config"}}]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def status(*ips: str, phase: str = "Running") -> Object:
+    """A pod's status as a kubelet tells it."""
+    return {
+        "phase": phase,
+        "podIP": ips[0] if ips else None,
+        "podIPs": [{"ip": ip} for ip in ips] or None,
+        "conditions": [{"type": "Ready", "status": str(phase == "Running")}],
+    }
+
+
+def service(name: str, namespace: str, *, headless: bool = False, dual: bool = False) -> Object:
+    """A service as it is sent to the API server."""
+    spec: Object = {"ports": [{"port": 80}], "selector": {"app": name}}
+    if headless:
+        spec["clusterIP"] = "None"
+    if dual:
+        spec["ipFamilyPolicy"] = "RequireDualStack"
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _openssl(folder: Path, *words: str, given: bytes = b"") -> bytes:
+    done = subprocess.run(["openssl", *words], cwd=folder, input=given, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"openssl {words[0]}: {done.stderr.decode(errors='replace')}")
+    return done.stdout
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait(WAIT)
