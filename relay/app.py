@@ -17,6 +17,7 @@ from relay.nodes import NodeTable
 from relay.resolve import Resolver
 from relay.services import PATHS, Services
 from relay.settings import Address, Settings, SettingsError
+from relay.sources import Sources
 
 logger = log.logger(__name__)
 
@@ -46,14 +47,17 @@ class Relay:
     ended: list[SubscriberReport] = field(default_factory=list)
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, sources: Sources) -> int:  # noqa: ARG001  (for SIGHUP)
     """Serve until a signal or a failure; returns the exit code.
 
+    Args:
+        settings: what the relay is told.
+        sources: what they were read from, to read them again.
     Raises:
         SettingsError: a setting that the engine refuses, or an address that is not to be had.
     """
     settings.check()
-    log.set_up(settings.log_level)
+    log.set_up(settings.log_level, settings.log_format)
     raise_file_limit()
     sockets = open_sockets(settings.bind, settings.port)
     try:

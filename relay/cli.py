@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from relay.flags import parse_bool
-from relay.settings import Settings, SettingsError, describe, environment_layer, flag_layers, load, setting
+from relay.settings import Layer, Settings, SettingsError, describe, flag_layers, load, setting
+from relay.sources import load_sources, make_sources
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -27,9 +28,15 @@ usage: relay [flags]                  serve the events of KubeArmor nodes to sub
        relay observe [feed] [flags]   print events of a relay, or of a node
        relay simulate [flags]         serve as KubeArmor-like nodes
        relay demo [flags]             nodes, relay and observer for a few seconds, and a summary
+       relay config [flags]           print every setting of the relay and where it comes from
 
 Flags have one dash or two; a value follows as -flag=value or -flag value.
 relay COMMAND -help lists the flags of a command.
+"""
+
+SOURCES = """
+A flag wins over its environment variable, that over the file of -config, that over the default.
+The file is TOML; its keys are the names of the flags, as in: journal-bytes = "64MiB"
 """
 
 
@@ -66,12 +73,28 @@ def _serve(words: list[str]) -> int:
     if words and not words[0].startswith("-"):
         known = ", ".join(_COMMANDS)
         raise SettingsError(f"unknown command {words[0]!r}: accepted is one of {known}, or none to serve")
-    settings = _read(Settings, words, USAGE + "\nflags of relay:\n")
-    if settings is None:
+    flags = _flags(Settings, words, USAGE + SOURCES + "\nflags of relay:\n")
+    if flags is None:
         return EXIT_OK
+    sources = make_sources(flags[0], os.environ)
+    settings = load_sources(sources).settings
     from relay.app import run
 
-    return run(settings)
+    return run(settings, sources)
+
+
+def _config(words: list[str]) -> int:
+    from relay.show_config import ShowSettings, show_config
+
+    usage = (
+        "usage: relay config [flags]\n\nPrint every setting that `relay` would start with, and where it comes from.\n"
+    )
+    flags = _flags(Settings, words, usage + SOURCES + "\n", ShowSettings)
+    if flags is None:
+        return EXIT_OK
+    options = load(ShowSettings, [flags[1]])
+    sources = make_sources(flags[0], os.environ)
+    return show_config(load_sources(sources), os.environ, options, sys.stdout)
 
 
 def _observe(words: list[str]) -> int:
@@ -103,19 +126,33 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "observe": _observe,
     "simulate": _simulate,
     "demo": _demo,
+    "config": _config,
     "help": _help,
 }
 
 
 def _read(kind: type[_T], words: list[str], usage: str) -> _T | None:
-    """Read a command's settings; None when its help or the version was asked for instead.
+    """Read a command's settings from its flags; None when its help or the version was asked for instead.
 
     Args:
         kind: the command's settings class.
         words: its part of the command line.
         usage: what its help begins with; the flags follow.
     """
-    layer, general_layer = flag_layers(words, kind, General)
+    flags = _flags(kind, words, usage)
+    return None if flags is None else load(kind, flags)
+
+
+def _flags(kind: type[Any], words: list[str], usage: str, *more: type[Any]) -> list[Layer] | None:
+    """Read a command line; a layer for each settings class, or None when help or the version was asked for.
+
+    Args:
+        kind: the settings class.
+        words: the command line.
+        usage: what the help begins with; the flags follow.
+        more: further settings classes whose flags may stand there.
+    """
+    *layers, general_layer = flag_layers(words, kind, *more, General)
     general = load(General, [general_layer])
     if general.version:
         from relay import __version__
@@ -123,6 +160,6 @@ def _read(kind: type[_T], words: list[str], usage: str) -> _T | None:
         print(f"relay {__version__}")
         return None
     if general.help or general.h:
-        print(usage + describe(kind))
+        print(usage + "\n".join(describe(shown) for shown in (*more, kind)))
         return None
-    return load(kind, [layer, environment_layer(kind, os.environ)])
+    return layers

@@ -8,7 +8,7 @@ first word that is not one, or behind `--`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 TRUE_WORDS = ("1", "t", "T", "TRUE", "true", "True")
 FALSE_WORDS = ("0", "f", "F", "FALSE", "false", "False")
@@ -73,8 +73,14 @@ def _separate_value(name: str, boolean: bool, rest: list[str]) -> str:
 
 def _suggest(name: str, flags: Mapping[str, bool]) -> str:
     """The part of the message that names the nearest known flag, or says where to look."""
+    near = nearest(name, flags)
+    return f": did you mean -{near}?" if near else ": see relay --help"
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name that a misspelt one most likely stands for; None if none is like it."""
     from difflib import get_close_matches  # only a mistake needs it
 
-    by_lower_case = {flag.lower(): flag for flag in flags}
+    by_lower_case = {known.lower(): known for known in names}
     near = get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
-    return f": did you mean -{by_lower_case[near[0]]}?" if near else ": see relay --help"
+    return by_lower_case[near[0]] if near else None

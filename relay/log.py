@@ -40,17 +40,17 @@ def fields(**values: Any) -> dict[str, Any]:
     return {_FIELDS: values}
 
 
-def set_up(level: str, stream: TextIO | None = None, *, terminal: bool | None = None) -> None:
-    """Send all logging to one stream.
+def set_up(level: str, form: str = "auto", stream: TextIO | None = None) -> None:
+    """Send all logging to one stream; called again, it changes level and form from the next line on.
 
     Args:
         level: debug, info, warn or error.
+        form: json, text, or auto: text for a terminal, else JSON.
         stream: stderr when None.
-        terminal: text for people rather than JSON; by default, whether the stream is a terminal.
     """
     stream = sys.stderr if stream is None else stream
     handler = _Handler(stream)
-    as_text = stream.isatty() if terminal is None else terminal
+    as_text = form == "text" or (form == "auto" and _is_terminal(stream))
     handler.setFormatter(TextFormatter() if as_text else JSONFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -75,6 +75,13 @@ def counters(values: dict[str, Any]) -> None:
 def flush() -> None:
     """Write out what is buffered, before the process leaves without Python's own clean-up."""
     logging.shutdown()
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -1,9 +1,9 @@
 """Settings: what a run can be told, how each value is read, and which layer wins.
 
 A layer is a mapping from a setting's field name to the text given for it and where it was
-given. Layers are merged by `load`, the first one that names a field winning, so a further
-source (a file, more of the environment) is a function that returns a layer. Each field
-carries its flag, its reader and its description; help and errors are made from them.
+given: the command line (here), the environment (relay.environment), a file (relay.config_file).
+Layers are merged by `load`, the first one that names a field winning. Each field carries its
+flag, its reader and its description; help, errors and the other layers are made from them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, NamedTuple, TypeVar
 
 from relay import cgroup
 from relay.flags import FlagError, parse_bool, parse_flags
+from relay.selector import parse_namespace, parse_selector
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -51,11 +53,37 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Source(StrEnum):
+    """What can give a setting, the stronger first."""
+
+    WORD = "word"
+    FLAG = "flag"
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    DEFAULT = "default"
+
+
 class Given(NamedTuple):
-    """The text given for a setting, and where: "flag -gRPCPort", "RELAY_NODES"."""
+    """The text given for a setting, and where."""
 
     text: str
-    origin: str
+    source: Source
+    name: str  # of the flag, variable or key; for a word of the command line what it stands for
+    file: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Where it was given: "flag -gRPCPort", "environment RELAY_NODES", "file /etc/relay.toml"."""
+        if self.source is Source.FILE:
+            return f"file {self.file}"
+        return f"{self.source} -{self.name}" if self.source is Source.FLAG else f"{self.source} {self.name}"
+
+    @property
+    def place(self) -> str:
+        """What an error begins with: "flag -gRPCPort", "RELAY_NODES", "file /etc/relay.toml: nodes"."""
+        if self.source is Source.FILE:
+            return f"file {self.file}: {self.name}"
+        return f"flag -{self.name}" if self.source is Source.FLAG else self.name
 
 
 Layer = Mapping[str, Given]
@@ -172,6 +200,8 @@ def setting(
     doc: str,
     value: str = "",
     environment: str | None = None,
+    in_file: tuple[type, ...] | None = None,
+    reload: bool = False,
     default: Any = None,
     default_text: str | None = None,
 ) -> Any:
@@ -183,6 +213,8 @@ def setting(
         doc: one sentence for help and documentation, with the unit.
         value: what stands for the value in help; empty for a boolean flag.
         environment: the environment variable that gives it, if there is one.
+        in_file: types that a value may have in a TOML file; by default text, or bool for a boolean.
+        reload: whether it can change while the relay serves.
         default: the value when no layer names it.
         default_text: how help names the default; made from `default` when None, "" for none.
     """
@@ -192,6 +224,8 @@ def setting(
         "doc": doc,
         "value": value,
         "environment": environment,
+        "in_file": ((bool,) if parse is parse_bool else (str,)) if in_file is None else in_file,
+        "reload": reload,
         "default_text": str(default) if default_text is None else default_text,
     }
     return field(default=default, metadata=metadata)
@@ -199,9 +233,20 @@ def setting(
 
 def default_journal_bytes(max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> int:
     """A quarter of the memory limit, never under the floor that the journal needs to work."""
+    return derive_journal_bytes(max_event_bytes)[0]
+
+
+def derive_journal_bytes(max_event_bytes: int) -> tuple[int, str]:
+    """The journals' default size in bytes, and how it came about."""
     limit = cgroup.memory_limit()
-    share = JOURNAL_BYTES_WITHOUT_LIMIT if limit is None else limit // 4
-    return max(share, journal_floor(max_event_bytes))
+    if limit is None:
+        share, how = JOURNAL_BYTES_WITHOUT_LIMIT, f"{as_size(JOURNAL_BYTES_WITHOUT_LIMIT)}: there is no memory limit"
+    else:
+        share, how = limit // 4, f"a quarter of the cgroup's memory limit of {as_size(limit)}"
+    floor = journal_floor(max_event_bytes)
+    if share < floor:
+        return floor, f"the least for {JOURNAL_FLOOR_EVENTS} events of -max-event-bytes; {how} is less"
+    return share, how
 
 
 def journal_floor(max_event_bytes: int) -> int:
@@ -218,6 +263,7 @@ class Settings:
         flag="gRPCPort",
         value="PORT",
         environment="RELAY_GRPC_PORT",
+        in_file=(int,),
         default=DEFAULT_PORT,
         doc="TCP port that subscribers connect to.",
     )
@@ -226,6 +272,8 @@ class Settings:
         flag="nodes",
         value="HOST:PORT[,…]",
         environment="RELAY_NODES",
+        in_file=(str, list),
+        reload=True,
         default=(),
         default_text="none",
         doc="KubeArmor nodes to read from, beside those found in Kubernetes.",
@@ -243,23 +291,26 @@ class Settings:
         flag="kubeconfig",
         value="PATH[:…]",
         environment="RELAY_KUBECONFIG",
+        reload=True,
         default="",
         default_text="KUBECONFIG, the pod's service account, or ~/.kube/config",
         doc="Kubernetes client configuration, one file or several.",
     )
     node_selector: str = setting(
-        parse_word,
+        parse_selector,
         flag="node-selector",
         value="SELECTOR",
         environment="RELAY_NODE_SELECTOR",
+        reload=True,
         default=DEFAULT_NODE_SELECTOR,
         doc="Label selector of the pods that are nodes.",
     )
     namespace: str = setting(
-        parse_word,
+        parse_namespace,
         flag="namespace",
         value="NAME",
         environment="RELAY_NAMESPACE",
+        reload=True,
         default="",
         default_text="all",
         doc="Namespace in which nodes are looked for.",
@@ -269,6 +320,8 @@ class Settings:
         flag="node-port",
         value="PORT",
         environment="RELAY_NODE_PORT",
+        in_file=(int,),
+        reload=True,
         default_text="the value of gRPCPort",
         doc="TCP port at which nodes found in Kubernetes are reached.",
     )
@@ -286,6 +339,7 @@ class Settings:
         flag="journal-bytes",
         value="BYTES",
         environment="RELAY_JOURNAL_BYTES",
+        in_file=(int, str),
         default_text="a quarter of the cgroup's memory limit, 64MiB without one",
         doc="Memory for events of all feeds together; KiB, MiB and GiB may follow the number.",
     )
@@ -294,6 +348,7 @@ class Settings:
         flag="gather-us",
         value="MICROSECONDS",
         environment="RELAY_GATHER_US",
+        in_file=(int,),
         default=500,
         doc="Longest wait for events of further nodes before a turn; 0 turns gathering off.",
     )
@@ -302,6 +357,7 @@ class Settings:
         flag="max-event-bytes",
         value="BYTES",
         environment="RELAY_MAX_EVENT_BYTES",
+        in_file=(int, str),
         default=DEFAULT_MAX_EVENT_BYTES,
         default_text="4MiB",
         doc="Largest event accepted from a node; a larger one is skipped and counted.",
@@ -311,6 +367,7 @@ class Settings:
         flag="log-level",
         value="LEVEL",
         environment="RELAY_LOG_LEVEL",
+        reload=True,
         default="info",
         doc="Least severe line that is logged: debug, info, warn or error.",
     )
@@ -319,6 +376,7 @@ class Settings:
         flag="log-format",
         value="FORMAT",
         environment="RELAY_LOG_FORMAT",
+        reload=True,
         default="auto",
         doc="Form of log lines: json, text, or auto: text on a terminal, else json.",
     )
@@ -350,6 +408,7 @@ class Settings:
         flag="config",
         value="FILE",
         environment="RELAY_CONFIG",
+        in_file=(),
         default="",
         default_text="none",
         doc="TOML file with settings; its keys are the names of the flags.",
@@ -367,20 +426,57 @@ class Settings:
             return default_journal_bytes(self.max_event_bytes)
         return self.journal_bytes
 
-    def check(self) -> None:
+    def check(self, given: Layer | None = None) -> None:
         """Refuse values that are right alone and wrong together.
 
+        Args:
+            given: where each value was given, for the text of the error, and to see what contradicts
+                though it equals the default.
         Raises:
             SettingsError: says which.
         """
+        given = given or {}
+        self._check_sizes(given)
+        if self.tls_enabled:
+            raise SettingsError(
+                f"{_place('tls_enabled', given)}: TLS is not available in this version yet: accepted is false"
+            )
+        if self.kubernetes == "off":
+            self._check_without_kubernetes(given)
+
+    def _check_sizes(self, given: Layer) -> None:
         floor = journal_floor(self.max_event_bytes)
         if not KIB <= self.max_event_bytes <= GIB:
-            raise SettingsError(f"-max-event-bytes {self.max_event_bytes} is out of range: accepted is 1KiB to 1GiB")
+            place = _place("max_event_bytes", given)
+            raise SettingsError(f"{place} {self.max_event_bytes} is out of range: accepted is 1KiB to 1GiB")
         if self.journal_bytes is not None and self.journal_bytes < floor:
             raise SettingsError(
-                f"-journal-bytes {self.journal_bytes} is too small: accepted is {floor} or more "
-                f"(room for {JOURNAL_FLOOR_EVENTS} events of -max-event-bytes {self.max_event_bytes})"
+                f"{_place('journal_bytes', given)} {self.journal_bytes} is too small: accepted is {floor} or more "
+                f"(room for {JOURNAL_FLOOR_EVENTS} events of {_place('max_event_bytes', given)} {self.max_event_bytes})"
             )
+
+    def _check_without_kubernetes(self, given: Layer) -> None:
+        off = f"{_place('kubernetes', given)} off"
+        for name in ("kubeconfig", "node_selector", "namespace", "node_port"):
+            # An empty text takes back what a weaker source gave.
+            if name in given and given[name].text:
+                raise SettingsError(
+                    f"{off} contradicts {_place(name, given)} {given[name].text}: accepted is one of them"
+                )
+        if not self.nodes:
+            raise SettingsError(f"{off} leaves nothing to read from: give -nodes as well, or leave it out")
+
+
+def _place(name: str, given: Layer) -> str:
+    """How an error names a setting: by where it was given, else by its flag."""
+    if name in given and given[name].source is not Source.FLAG:
+        return given[name].place
+    return f"-{flag_of(Settings, name)}"
+
+
+def flag_of(kind: type[Any], name: str) -> str:
+    """The flag of a settings class's field."""
+    return next(str(option.metadata["flag"]) for option in fields(kind) if option.name == name)
 
 
 # --- layers ---------------------------------------------------------------------------
@@ -409,23 +505,13 @@ def flag_layers(words: Sequence[str], *kinds: type[Any]) -> list[Layer]:
             raise SettingsError(str(error)) from None
         for flag, text in given.items():
             at, option = named[flag]
-            layers[at][option.name] = Given(text, f"flag -{flag}")
+            layers[at][option.name] = Given(text, Source.FLAG, flag)
         if rest:
             if not positions:
                 raise SettingsError(f"unexpected word {rest[0]!r}: accepted are flags, see relay --help")
             at, option = positions.pop(0)
-            layers[at][option.name] = Given(rest.pop(0), option.name)
+            layers[at][option.name] = Given(rest.pop(0), Source.WORD, option.name)
     return list(layers)
-
-
-def environment_layer(kind: type[Any], environment: Mapping[str, str]) -> dict[str, Given]:
-    """Read the settings that have an environment variable; an empty one counts as not set."""
-    layer = {}
-    for option in fields(kind):
-        variable = option.metadata["environment"]
-        if variable is not None and environment.get(variable):
-            layer[option.name] = Given(environment[variable], variable)
-    return layer
 
 
 def load(kind: type[_T], layers: Sequence[Layer]) -> _T:
@@ -446,7 +532,29 @@ def _read(kind: type[Any], name: str, given: Given) -> Any:
     try:
         return option.metadata["parse"](given.text)
     except ValueError as error:
-        raise SettingsError(f"{given.origin}: {given.text!r} is wrong: accepted is {error}") from None
+        raise SettingsError(f"{given.place}: {given.text!r} is wrong: accepted is {error}") from None
+
+
+def winners(layers: Sequence[Layer]) -> dict[str, Given]:
+    """What `load` takes for each field that a layer names."""
+    return {name: given for layer in reversed(layers) for name, given in layer.items()}
+
+
+def as_text(value: Any) -> str:
+    """A setting's value as it could be given; "default" where only the running process knows it."""
+    if value is None:
+        return "default"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, tuple) and not isinstance(value, Address) else str(value)
+
+
+def as_size(size: int) -> str:
+    """A number of bytes with the largest unit that divides it: 64MiB."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit}"
+    return str(size)
 
 
 def _is_boolean(option: Field[Any]) -> bool:

@@ -37,7 +37,11 @@ def free_port(following: int = 0) -> int:
 
 def environment(**values: str) -> dict[str, str]:
     """This process's environment with `values`, without what changes the command's ways."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("RELAY_NODES", "PYTHONUNBUFFERED")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "PYTHONUNBUFFERED" and not name.startswith(("RELAY_", "KUBE", "ENABLE_", "ES_", "OS_"))
+    }
     return kept | values
 
 

@@ -9,6 +9,7 @@ from relay.demo import DemoSettings
 from relay.observe import ObserveSettings
 from relay.settings import Address, Settings, SettingsError
 from relay.simulate import SimulateSettings
+from relay.sources import Sources
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The settings that a command was run with; no command really runs."""
     settings: list[Any] = []
 
-    def run(given: Any) -> int:
+    def run(given: Any, *_: Any) -> int:
         settings.append(given)
         return 0
 
@@ -52,7 +53,10 @@ def test_a_command_line_runs_its_command(ran: list[Any], words: list[str], setti
     ("words", "text"),
     [
         (["-gRPCPort=x"], "flag -gRPCPort: 'x' is wrong: accepted is a TCP port from 1 to 65535"),
-        (["obseve"], "unknown command 'obseve': accepted is one of observe, simulate, demo, help, or none to serve"),
+        (
+            ["obseve"],
+            "unknown command 'obseve': accepted is one of observe, simulate, demo, config, help, or none to serve",
+        ),
         (["observe", "log"], "feed: 'log' is wrong: accepted is logs, alerts or messages"),
         (["observe", "logs", "alerts"], "unexpected word 'alerts': accepted are flags, see relay --help"),
         (["observe", "-limits=5"], "unknown flag -limits: did you mean -limit?"),
@@ -98,7 +102,7 @@ def test_help(ran: list[Any], capsys: pytest.CaptureFixture[str], words: list[st
 
 
 def test_a_failure_to_start_ends_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(settings: Settings) -> int:
+    def run(settings: Settings, sources: Sources) -> int:
         raise SettingsError("cannot listen on [::]:5: the port is in use")
 
     monkeypatch.setattr(app, "run", run)
@@ -107,7 +111,7 @@ def test_a_failure_to_start_ends_with_2(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_ctrl_c_before_there_is_a_handler_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(settings: Settings) -> int:
+    def run(settings: Settings, sources: Sources) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(app, "run", run)

@@ -26,7 +26,7 @@ def restored() -> Iterator[None]:
 
 def set_up(level: str = "debug", *, terminal: bool = False) -> io.StringIO:
     stream = io.StringIO()
-    log.set_up(level, stream, terminal=terminal)
+    log.set_up(level, "text" if terminal else "json", stream)
     return stream
 
 

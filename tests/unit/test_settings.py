@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import cgroup
+from relay.environment import environment_layer
 from relay.flags import FALSE_WORDS, TRUE_WORDS, FlagError, parse_bool, parse_flags
 from relay.settings import (
     KIB,
@@ -16,7 +17,6 @@ from relay.settings import (
     Settings,
     SettingsError,
     describe,
-    environment_layer,
     flag_layers,
     load,
     parse_address,

@@ -1,0 +1,97 @@
+"""The environment: RELAY_* variables as settings, and what else the Go relay's manifests put there.
+
+Kubernetes adds variables for each service of the namespace (its documentation: "Service", environment
+variables). Those of a service named relay, or relay-grpc, look like ours and are passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from relay.flags import nearest
+from relay.settings import Given, SettingsError, Source
+
+PREFIX = "RELAY_"
+
+# They choose what is built and tested, and may still be set in the shell of a developer.
+BUILD_VARIABLES = frozenset(
+    PREFIX + name for name in ("BUILD", "BUILD_DIR", "DEBUG", "FUZZ", "SANITIZE", "SHOWN", "WERROR")
+)
+
+
+class Switch(NamedTuple):
+    """What turns a sink on in the Go relay."""
+
+    destination: str
+    any_case: bool  # else "true" counts in lower case only
+
+
+SWITCHES = {
+    "ENABLE_STDOUT_LOGS": Switch("standard output", any_case=True),
+    "ENABLE_STDOUT_ALERTS": Switch("standard output", any_case=True),
+    "ENABLE_STDOUT_MSGS": Switch("standard output", any_case=True),
+    "ENABLE_DASHBOARDS": Switch("Elasticsearch", any_case=False),
+    "ENABLE_OPENSEARCH_DASHBOARD": Switch("OpenSearch", any_case=False),
+}
+# What they are switched on for needs these; they may hold secrets, so their values are never shown.
+SINK_VARIABLES = tuple(
+    f"{sink}_{name}"
+    for sink in ("ES", "OS")
+    for name in ("URL", "USERNAME", "PASSWORD", "CA_CERT_PATH", "ALLOW_INSECURE_TLS", "ALERTS_INDEX")
+)
+OBSOLETE = ("KUBEARMOR_SERVICE",)
+
+_OF_A_SERVICE = re.compile(
+    r"RELAY_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_LINK = re.compile(r"(tcp|udp|sctp)://.*")
+
+
+def environment_layer(kind: type[Any], environment: Mapping[str, str]) -> dict[str, Given]:
+    """Read the settings that have an environment variable; an empty one counts as not set."""
+    layer = {}
+    for option in fields(kind):
+        variable = option.metadata["environment"]
+        if variable is not None and environment.get(variable) and not _is_kubernetes(variable, environment[variable]):
+            layer[option.name] = Given(environment[variable], Source.ENVIRONMENT, variable)
+    return layer
+
+
+def check_names(kind: type[Any], environment: Mapping[str, str]) -> None:
+    """Refuse RELAY_* variables that nothing reads: most likely misspelt.
+
+    Raises:
+        SettingsError: names the first one, and the nearest that is known.
+    """
+    known = [option.metadata["environment"] for option in fields(kind) if option.metadata["environment"]]
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name in known or name in BUILD_VARIABLES:
+            continue
+        if not _is_kubernetes(name, environment[name]):
+            near = nearest(name, known)
+            raise SettingsError(
+                f"unknown variable {name}" + (f": did you mean {near}?" if near else ": see relay --help")
+            )
+
+
+def unwritten_sinks(environment: Mapping[str, str]) -> list[str]:
+    """A warning for each sink that is switched on, because this version has none."""
+    return [
+        f"{name}={environment[name]} has no effect: this version does not write to {switch.destination} yet"
+        for name, switch in SWITCHES.items()
+        if is_on(name, environment)
+    ]
+
+
+def is_on(switch: str, environment: Mapping[str, str]) -> bool:
+    """Whether a sink is switched on, as the Go relay reads it."""
+    value = environment.get(switch, "")
+    return (value.lower() if SWITCHES[switch].any_case else value) == "true"
+
+
+def _is_kubernetes(name: str, value: str) -> bool:
+    """Whether a variable is one that Kubernetes sets for a service, such as RELAY_PORT=tcp://10.96.0.7:32767."""
+    return bool(_OF_A_SERVICE.fullmatch(name) or (name.endswith("_PORT") and _LINK.fullmatch(value)))
