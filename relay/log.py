@@ -18,6 +18,7 @@ INFO = logging.INFO
 WARNING = logging.WARNING
 ERROR = logging.ERROR
 
+_OURS = "relay"
 _COUNTERS = "relay.counters"
 _LEVELS = {
     logging.DEBUG: "debug",
@@ -54,8 +55,9 @@ def set_up(level: str, form: str = "auto", stream: TextIO | None = None) -> None
     handler.setFormatter(TextFormatter() if as_text else JSONFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(_BY_NAME[level])
-    logging.getLogger("asyncio").setLevel(max(logging.WARNING, _BY_NAME[level]))
+    # The level is for our own lines: what a library says about itself may be long, or secret.
+    root.setLevel(max(logging.WARNING, _BY_NAME[level]))
+    logging.getLogger(_OURS).setLevel(_BY_NAME[level])
     # Counters are asked for, so they are logged whatever the level, and for programs, so as JSON.
     for_counters = _Handler(stream)
     for_counters.setFormatter(JSONFormatter())
@@ -101,35 +103,95 @@ class JSONFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "level": _LEVELS.get(record.levelno, record.levelname.lower()),
+            "level": _level(record),
             "ts": _timestamp(record),
             "caller": _caller(record),
-            "msg": record.getMessage(),
+            "msg": _message(record),
         }
-        line.update(getattr(record, _FIELDS, {}))
+        for name, value in getattr(record, _FIELDS, {}).items():
+            line[_free(name, line)] = value
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str, separators=(",", ":"))
+            line[_free("error", line)] = self.formatException(record.exc_info)
+        return _as_json(line)
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level and message, then the fields as name=value."""
+    """Time, level and message, then the fields as name=value.
+
+    What could move the cursor or forge a line is escaped: messages hold text that came from peers.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        parts = [
-            _timestamp(record)[11:23],
-            f"{_LEVELS.get(record.levelno, record.levelname.lower()):5}",
-            record.getMessage(),
-        ]
+        parts = [_timestamp(record)[11:23], f"{_level(record):5}", _printable(_message(record))]
         parts += [f"{name}={_plain(value)}" for name, value in getattr(record, _FIELDS, {}).items()]
         line = " ".join(parts)
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if not record.exc_info:
+            return line
+        trace = self.formatException(record.exc_info).splitlines()
+        return "\n".join([line, *map(_printable, trace)])
+
+
+def _level(record: logging.LogRecord) -> str:
+    return _LEVELS.get(record.levelno, record.levelname.lower())
+
+
+def _message(record: logging.LogRecord) -> str:
+    """The message with its arguments; a line that is wrong itself is told as far as it goes."""
+    try:
+        return record.getMessage()
+    except Exception:  # an argument's own __str__ may raise anything
+        return str(record.msg)
+
+
+def _free(name: str, line: dict[str, Any]) -> str:
+    """A name for a field that takes the place of nothing in the line: its own, or with _ behind it."""
+    while name in line:
+        name += "_"
+    return name
+
+
+def _as_json(line: dict[str, Any]) -> str:
+    """Compact JSON; a field that JSON cannot hold becomes text, and takes no other with it."""
+    try:
+        return _dumps(line)
+    except _NOT_JSON:
+        return "{" + ",".join(f"{_dumps(str(name))}:{_field(value)}" for name, value in line.items()) + "}"
+
+
+def _field(value: Any) -> str:
+    """One field's value as JSON, as text if need be."""
+    try:
+        return _dumps(value)
+    except _NOT_JSON:
+        return _dumps(_as_text(value))
+
+
+# Infinity and the like, or a circle; a key that is no text; too many levels.
+_NOT_JSON = (ValueError, TypeError, RecursionError)
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_as_text, separators=(",", ":"))
+
+
+def _as_text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def _plain(value: Any) -> str:
     """A field's value in a text line: bare where that is unambiguous, else as JSON."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return json.dumps(text, ensure_ascii=False) if text == "" or set(text) & set(' ="\n') else text
+    text = value if isinstance(value, str) else _field(value)
+    if text and text.isprintable() and not set(text) & set(' ="'):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def _printable(text: str) -> str:
+    """Text with escapes in place of all that is not to be seen on a terminal."""
+    return text if text.isprintable() else json.dumps(text)[1:-1]
 
 
 def _timestamp(record: logging.LogRecord) -> str:
