@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from relay import _fastpath, feeds, log
+from relay import _fastpath, feeds, kube_config, log
+from relay.claims import Claims, own_address
 from relay.engine import Engine, Stopped, SubscriberEvent, SubscriberReport
+from relay.environment import unwritten_sinks
 from relay.listen import open_sockets, raise_file_limit
 from relay.nodes import NodeTable
+from relay.reload import reload_settings
 from relay.resolve import Resolver
 from relay.services import PATHS, Services
 from relay.settings import Address, Settings, SettingsError
 from relay.sources import Sources
+
+if TYPE_CHECKING:
+    from relay.cluster import Cluster
 
 logger = log.logger(__name__)
 
 SHUTDOWN_SECONDS = 5.0
 # How much longer than its own deadline the reactor may take before the process ends without it.
 SHUTDOWN_MARGIN = 1.0
+FLAG_OWNER = "-nodes "  # and the address: who claims the nodes that were named one by one
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -35,8 +44,10 @@ class Relay:
     """A started relay."""
 
     settings: Settings
+    sources: Sources
     engine: Engine
     nodes: NodeTable
+    claims: Claims
     services: Services
     # Why the process ends, and its exit code; the first reason stands.
     ending: asyncio.Future[tuple[str, int]]
@@ -45,19 +56,22 @@ class Relay:
     forced: int = 0
     # The last word of subscribers that ended during the shutdown.
     ended: list[SubscriberReport] = field(default_factory=list)
+    # None where no cluster is followed.
+    cluster: Cluster | None = None
 
 
-def run(settings: Settings, sources: Sources) -> int:  # noqa: ARG001  (for SIGHUP)
+def run(settings: Settings, sources: Sources) -> int:
     """Serve until a signal or a failure; returns the exit code.
 
     Args:
-        settings: what the relay is told.
-        sources: what they were read from, to read them again.
+        settings: to begin with.
+        sources: where they were read from, for SIGHUP.
     Raises:
-        SettingsError: a setting that the engine refuses, or an address that is not to be had.
+        SettingsError: a setting that the engine refuses, an address that is not to be had, or
+            nothing to read from.
     """
-    settings.check()
     log.set_up(settings.log_level, settings.log_format)
+    source = find_cluster(settings, os.environ)
     raise_file_limit()
     sockets = open_sockets(settings.bind, settings.port)
     try:
@@ -68,13 +82,21 @@ def run(settings: Settings, sources: Sources) -> int:  # noqa: ARG001  (for SIGH
     finally:
         for listener in sockets:
             listener.close()
-    return asyncio.run(serve(settings, native, where))
+    return asyncio.run(serve(settings, sources, native, where, source))
 
 
-async def serve(settings: Settings, native: _fastpath.Engine, where: list[str]) -> int:
+async def serve(
+    settings: Settings,
+    sources: Sources,
+    native: _fastpath.Engine,
+    where: list[str],
+    source: kube_config.Source | None,
+) -> int:
     """Run an engine that listens already, at `where`, to its end; returns the exit code."""
-    relay = startup(settings, native, where)
+    relay = startup(settings, sources, native, where)
     try:
+        if source is not None:
+            follow_cluster(relay, source)
         reason, code = await main_loop(relay)
         return await shutdown(relay, reason, code)
     finally:
@@ -82,6 +104,23 @@ async def serve(settings: Settings, native: _fastpath.Engine, where: list[str]) 
 
 
 # --- startup --------------------------------------------------------------------------
+
+
+def find_cluster(settings: Settings, environment: Mapping[str, str]) -> kube_config.Source | None:
+    """The configuration for Kubernetes; None where the relay does without.
+
+    Raises:
+        SettingsError: there is none and no other nodes either, or it is of no use.
+    """
+    if settings.kubernetes == "off":
+        return None
+    found = kube_config.find(settings.kubeconfig, environment)
+    if isinstance(found, str):
+        if not settings.nodes:
+            raise SettingsError(f"no nodes to read from: -nodes is not given, and Kubernetes was not found ({found})")
+        return None
+    kube_config.check(found)
+    return found
 
 
 def make_engine(settings: Settings) -> _fastpath.Engine:
@@ -102,13 +141,14 @@ def make_engine(settings: Settings) -> _fastpath.Engine:
         raise SettingsError(f"the engine cannot start: {error}") from None
 
 
-def startup(settings: Settings, native: _fastpath.Engine, where: list[str]) -> Relay:
+def startup(settings: Settings, sources: Sources, native: _fastpath.Engine, where: list[str]) -> Relay:
     """Start the reactor and everything around it."""
     loop = asyncio.get_running_loop()
     engine = Engine(native)
     nodes = NodeTable(native, Resolver(loop), loop)
+    claims = Claims(nodes, own_address(settings.bind, settings.port))
     services = Services(native)
-    relay = Relay(settings, engine, nodes, services, loop.create_future())
+    relay = Relay(settings, sources, engine, nodes, claims, services, loop.create_future())
 
     watch(relay)
 
@@ -119,9 +159,21 @@ def startup(settings: Settings, native: _fastpath.Engine, where: list[str]) -> R
         "serving",
         extra=log.fields(address=",".join(where), journal_bytes=settings.journal_budget, nodes=len(settings.nodes)),
     )
-    for node in settings.nodes:
-        nodes.add(node)
+    for warning in unwritten_sinks(os.environ):
+        logger.warning(warning)
+    claims.replace(FLAG_OWNER, settings.nodes)
     return relay
+
+
+def follow_cluster(relay: Relay, source: kube_config.Source) -> None:
+    """Follow a cluster, in place of another that was followed."""
+    from relay.cluster import Cluster, Wanted  # a run without a cluster does without its memory
+
+    if relay.cluster is None:
+        loop = asyncio.get_running_loop()
+        relay.cluster = Cluster(relay.claims, relay.engine.native, loop, lambda error: _task_failed(relay, error))
+    settings = relay.settings
+    relay.cluster.follow(Wanted(source, settings.namespace, settings.node_selector, settings.discovered_port))
 
 
 def watch(relay: Relay) -> None:
@@ -136,6 +188,7 @@ def watch(relay: Relay) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _end_signal, relay, number)
     loop.add_signal_handler(signal.SIGUSR1, log_counters, relay)
+    loop.add_signal_handler(signal.SIGHUP, reload, relay)
 
 
 # --- main loop ------------------------------------------------------------------------
@@ -191,10 +244,38 @@ def _engine_stopped(relay: Relay, stopped: Stopped) -> None:
 
 
 def _defect(relay: Relay, context: dict[str, Any]) -> None:
-    """A handler or a task raised: end, saying so, rather than go on half alive."""
+    """A handler raised: end, saying so, rather than go on half alive."""
     error = context.get("exception")
     logger.error(str(context.get("message", "unhandled error")), exc_info=error)
     _fail(relay, f"defect: {error!r}")
+
+
+def _task_failed(relay: Relay, error: BaseException) -> None:
+    """A task that was to run as long as the relay has ended."""
+    _defect(relay, {"message": "a task has failed", "exception": error})
+
+
+def reload(relay: Relay) -> None:
+    """Take over what can be changed while serving, and say what cannot."""
+    if relay.ending.done():
+        return
+    reloaded = reload_settings(relay.sources, relay.settings)
+    try:
+        source = find_cluster(reloaded.settings, os.environ)
+    except SettingsError as error:
+        reloaded = replace(reloaded, settings=relay.settings, error=str(error))
+    for line in reloaded.lines():
+        logger.log(line.level, line.text, extra=log.fields(**line.values))
+    if reloaded.error:
+        return
+    relay.settings = reloaded.settings
+    if reloaded.has_changed("log_level", "log_format"):
+        log.set_up(relay.settings.log_level, relay.settings.log_format)
+    relay.claims.replace(FLAG_OWNER, relay.settings.nodes)
+    if source is not None:
+        follow_cluster(relay, source)
+    if relay.cluster is not None:
+        relay.cluster.refresh()
 
 
 # --- shutdown -------------------------------------------------------------------------
@@ -207,6 +288,9 @@ async def shutdown(relay: Relay, reason: str, code: int) -> int:
         "ending",
         extra=log.fields(reason=reason, deadline=SHUTDOWN_SECONDS),
     )
+    if relay.cluster is not None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(relay.cluster.stop(), SHUTDOWN_MARGIN)
     if not relay.engine.stopped.done():
         relay.services.set_serving(False)
         relay.services.close()
@@ -251,6 +335,8 @@ def snapshot(relay: Relay) -> dict[str, Any]:
         }
         for report in relay.ended
     ]
+    if relay.cluster is not None:
+        counters["kubernetes"] = relay.cluster.describe()
     process = counters["process"]
     process["uptime"] = round(time.monotonic() - relay.started, 3)
     process.update(memory())

@@ -22,14 +22,13 @@ from typing import Any, Protocol
 from relay import feeds, log
 from relay.backoff import Backoff
 from relay.engine import NodeReport, NodeState, StreamReport
+from relay.failures import FailureLog
 from relay.settings import Address
 
 logger = log.logger(__name__)
 
 GRPC_UNIMPLEMENTED = 12
 ALL_FEEDS = 7
-REPEAT_AFTER = 60.0  # seconds between two lines about the same failure
-REASONS_KEPT = 16  # a node with more reasons than this within a minute gets one for the rest
 
 
 class Timer(Protocol):
@@ -69,27 +68,6 @@ class State(Enum):
     WAITING = "waiting"  # for the backoff's delay
 
 
-class FailureLog:
-    """Decides which failures get a line: a new one at once, the same again once a minute."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[str, tuple[float, int]] = {}
-
-    def count(self, reason: str, now: float) -> int:
-        """Note a failure; returns how many to report (this one included), 0 for silence."""
-        for old, (when, silent) in list(self._reasons.items()):
-            if not silent and now - when >= REPEAT_AFTER:
-                del self._reasons[old]
-        if reason not in self._reasons and len(self._reasons) >= REASONS_KEPT:
-            reason = "other"
-        when, silent = self._reasons.get(reason, (now - REPEAT_AFTER, 0))
-        if now - when < REPEAT_AFTER:
-            self._reasons[reason] = (when, silent + 1)
-            return 0
-        self._reasons[reason] = (now, 0)
-        return silent + 1
-
-
 @dataclass(slots=True)
 class _Feed:
     """One feed of a connected node."""
@@ -106,6 +84,7 @@ class _Node:
     number: int
     name: str
     where: Address
+    others: tuple[str, ...]
     asked: int
     backoff: Backoff
     feeds: tuple[_Feed, ...]
@@ -142,12 +121,13 @@ class NodeTable:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def add(self, where: Address, name: str = "", feed_mask: int = ALL_FEEDS) -> int:
+    def add(self, where: Address, name: str = "", feed_mask: int = ALL_FEEDS, *, others: tuple[str, ...] = ()) -> int:
         """Make a node known and begin to connect.
 
         Args:
             where: its address; a name is resolved again at each try.
             name: how logs and counters call it; its address when empty.
+            others: further hosts that lead to it, tried where the first does not answer.
             feed_mask: the feeds to ask for: 1 messages, 2 alerts, 4 logs.
         Returns:
             Its number, for `remove`; numbers are not used again.
@@ -157,6 +137,7 @@ class NodeTable:
             number=number,
             name=name or str(where),
             where=where,
+            others=others,
             asked=feed_mask,
             backoff=Backoff(draw=self._draw),
             feeds=tuple(_Feed(Backoff(draw=self._draw)) for _ in feeds.FEEDS),
@@ -236,7 +217,7 @@ class NodeTable:
             if error:
                 self._wait(node, "node cannot be reached", error)
             else:
-                node.addresses = addresses
+                node.addresses = addresses + node.others
                 self._connect(node)
 
         self._names.resolve(node.where.host, node.where.port, done)

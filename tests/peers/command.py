@@ -190,13 +190,13 @@ class Relay(Command):
     """A serving relay on a port of its own, ready to be connected to.
 
     Args:
-        nodes: ports of nodes on this machine.
+        nodes: ports of nodes on this machine; without any, one that nobody listens on.
         arguments: more flags.
     """
 
     def __init__(self, *arguments: str, nodes: tuple[int, ...] = (), port: int = 0, **keywords: Any) -> None:
         self.port = port or free_port()
-        given = ("-nodes", ",".join(f"{HOST}:{node}" for node in nodes)) if nodes else ()
+        given = ("-nodes", ",".join(f"{HOST}:{node}" for node in nodes or (1,)))
         super().__init__("-gRPCPort", str(self.port), "-log-level", "debug", *given, *arguments, **keywords)
         try:
             self.line("serving")

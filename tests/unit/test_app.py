@@ -13,6 +13,7 @@ import pytest
 from relay import _fastpath, app, listen
 from relay.engine import Stopped
 from relay.settings import Address, Settings, SettingsError
+from relay.sources import Sources
 
 WAIT = 30.0
 
@@ -33,7 +34,7 @@ def served(interfere: Any) -> int:
 
     async def work() -> int:
         native = _fastpath.Engine()
-        relay = app.startup(Settings(), native, [])
+        relay = app.startup(Settings(), Sources({}, {}), native, [])
         try:
             asyncio.get_running_loop().call_soon(interfere, relay)
             async with asyncio.timeout(WAIT):

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from relay.engine import NodeReport, NodeState, StreamReport
-from relay.nodes import FailureLog, NodeTable
+from relay.failures import FailureLog
+from relay.nodes import NodeTable
 from relay.resolve import Resolver
 from relay.settings import Address
 

@@ -1,0 +1,27 @@
+"""Which failures get a log line: a new one at once, the same again once a minute, with the count."""
+
+from __future__ import annotations
+
+REPEAT_AFTER = 60.0  # seconds between two lines about the same failure
+REASONS_KEPT = 16  # with more reasons than this within a minute, the rest are counted as one
+
+
+class FailureLog:
+    """The failures of one node, or of one other thing that is tried again and again."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, tuple[float, int]] = {}
+
+    def count(self, reason: str, now: float) -> int:
+        """Note a failure; returns how many to report (this one included), 0 for silence."""
+        for old, (when, silent) in list(self._reasons.items()):
+            if not silent and now - when >= REPEAT_AFTER:
+                del self._reasons[old]
+        if reason not in self._reasons and len(self._reasons) >= REASONS_KEPT:
+            reason = "other"
+        when, silent = self._reasons.get(reason, (now - REPEAT_AFTER, 0))
+        if now - when < REPEAT_AFTER:
+            self._reasons[reason] = (when, silent + 1)
+            return 0
+        self._reasons[reason] = (now, 0)
+        return silent + 1
