@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from relay.flags import nearest
@@ -62,12 +63,18 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _content(path: str) -> bytes:
+    content = b""
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(LARGEST_BYTES + 1)
-    except (OSError, ValueError) as error:
+        # A pipe could keep a serving relay waiting, and could not be read a second time.
+        is_regular = S_ISREG(Path(path).stat().st_mode)
+        if is_regular:
+            with Path(path).open("rb") as file:
+                content = file.read(LARGEST_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SettingsError(f"file {path} cannot be read: {reason}") from None
+    if not is_regular:
+        raise SettingsError(f"file {path} cannot be read: not a regular file")
     if len(content) > LARGEST_BYTES:
         raise SettingsError(f"file {path} is too large: accepted are up to {LARGEST_BYTES} bytes")
     return content

@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any, TextIO
 
+from relay.printable import printable
+
 DEBUG = logging.DEBUG
 INFO = logging.INFO
 WARNING = logging.WARNING
@@ -122,13 +124,13 @@ class TextFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        parts = [_timestamp(record)[11:23], f"{_level(record):5}", _printable(_message(record))]
+        parts = [_timestamp(record)[11:23], f"{_level(record):5}", printable(_message(record))]
         parts += [f"{name}={_plain(value)}" for name, value in getattr(record, _FIELDS, {}).items()]
         line = " ".join(parts)
         if not record.exc_info:
             return line
         trace = self.formatException(record.exc_info).splitlines()
-        return "\n".join([line, *map(_printable, trace)])
+        return "\n".join([line, *map(printable, trace)])
 
 
 def _level(record: logging.LogRecord) -> str:
@@ -187,11 +189,6 @@ def _plain(value: Any) -> str:
     if text and text.isprintable() and not set(text) & set(' ="'):
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
-
-
-def _printable(text: str) -> str:
-    """Text with escapes in place of all that is not to be seen on a terminal."""
-    return text if text.isprintable() else json.dumps(text)[1:-1]
 
 
 def _timestamp(record: logging.LogRecord) -> str:

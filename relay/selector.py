@@ -42,7 +42,7 @@ class _Requirements:
         selector    = requirement { "," requirement }
         requirement = key | "!" key | key ("=" | "==" | "!=") value | key ("in" | "notin") values
         values      = "(" value { "," value } ")"
-    A value may be empty.
+    A value may be empty, but not a pair of brackets.
     """
 
     def __init__(self, text: str) -> None:
@@ -73,6 +73,8 @@ class _Requirements:
     def _values(self) -> None:
         if not self._take("("):
             raise self._unexpected("an opening bracket")
+        if self._tokens[:1] == [")"]:
+            raise self._unexpected("a value")
         self._value()
         while self._take(","):
             self._value()

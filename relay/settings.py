@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from relay import cgroup
 from relay.flags import FlagError, parse_bool, parse_flags
+from relay.printable import printable
 from relay.selector import parse_namespace, parse_selector
 
 KIB = 1024
@@ -41,6 +42,9 @@ _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the text is one line that says what is accepted."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 class Address(NamedTuple):
