@@ -15,7 +15,7 @@ ARG BASE=debian:bookworm-slim
 FROM ${BASE} AS python
 ENV DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libnghttp2-14 python3 \
+    && apt-get install -y --no-install-recommends ca-certificates libnghttp2-14 python3 \
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 
@@ -23,7 +23,7 @@ RUN apt-get update \
 FROM python AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        binutils ca-certificates gcc libc6-dev libnghttp2-dev pkg-config python3-dev python3-venv
+        binutils gcc libc6-dev libnghttp2-dev pkg-config python3-dev python3-venv
 WORKDIR /build
 RUN python3 -m venv tools && python3 -m venv --without-pip /KubeArmor/venv
 
@@ -41,6 +41,13 @@ COPY relay relay
 RUN tools/bin/pip wheel -q --no-cache-dir --no-build-isolation --no-deps --no-index -w dist . \
     && tools/bin/pip --python /KubeArmor/venv/bin/python3 install --no-compile --no-deps --no-index dist/*.whl \
     && strip --strip-debug /KubeArmor/venv/lib/python3*/site-packages/relay/*.so
+
+# Of the Kubernetes client the relay imports configuration and HTTP (relay/kube_config.py says how), and the
+# classes of all objects are nine tenths of it. The last line fails where something is missing.
+RUN rm -rf /KubeArmor/venv/lib/python3*/site-packages/kubernetes/client \
+        /KubeArmor/venv/lib/python3*/site-packages/kubernetes/aio/client/api \
+        /KubeArmor/venv/lib/python3*/site-packages/kubernetes/aio/client/models \
+    && /KubeArmor/venv/bin/python3 -B -c 'from relay import kube_config; kube_config.rest_client()'
 
 # Bytecode that holds whatever a file's time stamp becomes on its way: nothing can be compiled, or kept,
 # on a read-only file system.

@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport RELAY_FUZZ RELAY_DEBUG RELAY_SANITIZE RELAY_BUILD_DIR RELAY_SHOWN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo kube-apiserver test bench bench-smoke bench-compare lint format types debug \
+.PHONY: help setup build demo kube-apiserver test bench bench-smoke bench-compare lint format types debug image \
 	sanitize sanitize-address sanitize-thread fuzz lock clean distclean
 
 help: ## this list
@@ -87,6 +87,9 @@ sanitize-thread: $(VENV)/.installed
 fuzz: build ## fuzz targets for FUZZ_SECONDS each (600)
 	@scripts/system.sh fuzz
 	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+image: build ## the container image, by docker, podman or buildah, and its tests
+	scripts/image.sh
 
 lock: $(VENV)/.locked ## make the lock files again from pyproject.toml
 	scripts/lock.sh
