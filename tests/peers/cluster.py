@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .binaries import BUILT
-from .command import HOST, free_port
+from .command import HOST, PROGRAM, free_port
 
 BINARY = BUILT / "kube-apiserver"
 READY = 60.0  # a bound for a busy machine; alone it takes 5 to 10 s
@@ -69,7 +69,7 @@ class Connection:
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def call(self, method: str, path: str, body: Object | None = None, kind: str = "application/json") -> Object:
-        """One request.
+        """One request; returns the object that it is answered with, the last one of several.
 
         Raises:
             Refused: the answer's status is 400 or more.
@@ -85,7 +85,8 @@ class Connection:
             raise
         if answer.status >= 400:
             raise Refused(answer.status, text.decode(errors="replace"))
-        parsed: Object = json.loads(text) if text.startswith(b"{") else {"text": text.decode()}
+        # A watch answers with a line for each event.
+        parsed: Object = json.loads(text.splitlines()[-1]) if text.startswith(b"{") else {"text": text.decode()}
         return parsed
 
     def close(self) -> None:
@@ -227,6 +228,17 @@ class Cluster:
         given: dict[str, Any] = {"namespace": "kubearmor", "labels": LABELS, "host_network": True}
         return self.pod(name, *ips, **(given | how))
 
+    def nodes(self, addresses: Iterable[str]) -> None:
+        """Many pods of KubeArmor, as fast as the server takes them."""
+
+        def make(connection: Connection, address: str) -> None:
+            name = f"kubearmor-{address.replace('.', '-')}"
+            made = pod(name, namespace="kubearmor", labels=LABELS, host_network=True)
+            connection.call("POST", pods("kubearmor"), made)
+            connection.call("PUT", f"{pods('kubearmor')}/{name}/status", made | {"status": status(address)})
+
+        self.each(addresses, make)
+
     def set_status(self, name: str, *ips: str, namespace: str = "default", phase: str = "Running") -> Object:
         """Set a pod's IPs and phase; a moved pod keeps neither of the old ones."""
         path = f"{pods(namespace)}/{name}/status"
@@ -272,6 +284,17 @@ class Cluster:
             for found in self.call("GET", services(namespace))["items"]:
                 if found["metadata"]["name"] != "kubernetes":
                     self.delete_service(found["metadata"]["name"], namespace)
+
+    def watch(self, what: str, version: str) -> Object:
+        """What a watch of all "pods" or "services" from a version says within a second: its last event.
+
+        Raises:
+            Refused: the version is too old.
+        """
+        said = self.call("GET", f"/api/v1/{what}?watch=1&timeoutSeconds=1&resourceVersion={version}")
+        if said.get("type") == "ERROR":
+            raise Refused(said["object"]["code"], said["object"]["message"])
+        return said
 
     def compact(self) -> int:
         """Let etcd forget all but the present state; returns the revision of that."""
@@ -322,6 +345,15 @@ class Cluster:
         signed = b".".join(_base64(json.dumps(part).encode()) for part in ({"alg": "RS256", "typ": "JWT"}, claims))
         signature = _openssl(self.folder, "dgst", "-sha256", "-sign", "accounts.key", given=signed)
         return (signed + b"." + _base64(signature)).decode()
+
+    def account(self, token: str) -> Path:
+        """Write what a pod with the service account finds in its file system; returns the folder."""
+        folder = self.folder / "account"
+        folder.mkdir(exist_ok=True)
+        (folder / "ca.crt").write_bytes(self.ca.read_bytes())
+        (folder / "namespace").write_text(SERVICE_ACCOUNT[0])
+        (folder / "token").write_text(token)
+        return folder
 
     # --- inside ---------------------------------------------------------------------------
 
@@ -420,6 +452,22 @@ class Cluster:
             self.call("POST", f"{rights}/clusterrolebindings", binding)
 
 
+def in_pod(account: Path) -> tuple[str, ...]:
+    """What runs a command where `account` is mounted as in a pod, and only there."""
+    place = "/run/secrets/kubernetes.io/serviceaccount"  # /var/run is a link to /run
+    script = f'mount -t tmpfs none /run && mkdir -p {place} && mount --bind "$0" {place} && exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", script, str(account), str(PROGRAM))
+
+
+def no_pods() -> str:
+    """Why `in_pod` cannot work here, or "" when it can."""
+    if not shutil.which("unshare"):
+        return "a mount namespace needs the unshare command"
+    tried = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run"]
+    done = subprocess.run(tried, capture_output=True, text=True, check=False)
+    return f"no mount namespace here: {done.stderr.strip()}" if done.returncode else ""
+
+
 def token_of(user: str) -> str:
     """The static token of one of USERS."""
     return f"token-of-{user}"
@@ -461,7 +509,7 @@ def pod(
         container["resources"] = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
         container["livenessProbe"] = {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10}
         container["volumeMounts"] = [{"name": "config", "mountPath": "/etc/app"}]
-    spec: Object = {"nodeName": "somewhere", "hostNetwork": host_network, "containers": [container]}
+    spec: Object = {"nodeName": f"host-of-{name}", "hostNetwork": host_network, "containers": [container]}
     if realistic:
         spec["volumes"] = [{"name": "config", "configMap": {"name": "config"}}]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

@@ -1,0 +1,139 @@
+"""A door before the API server: TLS ends here and begins again, so that a test can shut it, and change requests."""
+
+import asyncio
+import contextlib
+import re
+import ssl
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .command import HOST
+
+CHUNK = 1 << 16
+WAIT = 30.0
+
+
+class Door:
+    """A loopback port that leads to the API server's.
+
+    Args:
+        folder: the cluster's, with its certificates.
+        inner: the API server's port.
+        watch_seconds: how long the API server is asked to keep a watch, whatever the client asks for.
+    """
+
+    def __init__(self, folder: Path, inner: int, watch_seconds: int | None = None) -> None:
+        self.port = 0
+        # The first lines of all requests, without the protocol: "GET /api/v1/pods?limit=100".
+        self.requests: list[str] = []
+        self._inner = inner
+        self._watch_seconds = watch_seconds
+        self._outside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._outside.load_cert_chain(folder / "server.crt", folder / "server.key")
+        self._inside = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.open()
+
+    def open(self) -> None:
+        """Let everybody in, on the port that it had before."""
+        self._run(self._listen())
+
+    def shut(self) -> None:
+        """Break all connections, and refuse new ones."""
+        self._run(self._refuse())
+        self._run(self._break())
+
+    def drop(self) -> None:
+        """Break all connections; new ones are welcome."""
+        self._run(self._break())
+
+    def watches(self, what: str) -> list[str]:
+        """The requests for a watch of "pods" or "services" so far."""
+        return [line for line in self.requests if f"/{what}?" in line and "watch=" in line]
+
+    def lists(self, what: str) -> list[str]:
+        """The requests for the first page of a list of "pods" or "services" so far."""
+        found = [line for line in self.requests if f"/{what}?" in line and "watch=" not in line]
+        return [line for line in found if "continue=" not in line]
+
+    def close(self) -> None:
+        self.shut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(WAIT)
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, work: "asyncio.Future[None] | object") -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT)  # type: ignore[arg-type]
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._accepted, HOST, self.port, ssl=self._outside)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _refuse(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def _break(self) -> None:
+        connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await self._join(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass  # either side has gone, or the door has been shut
+        finally:
+            self._connections.discard(task)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(writer.transport.abort)
+            inner_reader, inner_writer = await asyncio.open_connection(HOST, self._inner, ssl=self._inside)
+            stack.callback(inner_writer.transport.abort)
+            both = [
+                asyncio.ensure_future(_copy(inner_reader, writer)),
+                asyncio.ensure_future(self._requests(reader, inner_writer)),
+            ]
+            try:
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in both:
+                    task.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Requests on their way in. They have no bodies, so one ends with an empty line."""
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.requests.append(head.split(b" HTTP/")[0].decode())
+            if self._watch_seconds is not None:
+                head = re.sub(rb"timeoutSeconds=\d+", b"timeoutSeconds=%d" % self._watch_seconds, head, count=1)
+            writer.write(head)
+            await writer.drain()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(CHUNK):
+        writer.write(data)
+        await writer.drain()
