@@ -16,7 +16,7 @@ from typing import Any
 from relay.flags import nearest
 from relay.settings import Given, Layer, SettingsError, Source
 
-LARGEST_BYTES = 1024 * 1024  # far beyond any use, and what may be read while serving
+LARGEST_BYTES = 256 * 1024  # far beyond any use, and little to read while serving
 SHOWN_CHARACTERS = 60  # of a wrong value
 
 _TYPES = {bool: "true or false, without quotes", int: "a whole number, without quotes", str: "a text in quotes"}
@@ -100,7 +100,7 @@ def _position(error: str, text: str) -> str:
 def _text(path: str, key: str, value: Any, types: tuple[type, ...]) -> str:
     """A value as the text that the flag would be given."""
     if type(value) not in types:
-        accepted = " or ".join(_TYPES.get(kind, "a list of texts") for kind in types)
+        accepted = ", or ".join(_TYPES.get(kind, "a list of texts") for kind in types)
         raise SettingsError(f"file {path}: {key}: {_shown(value)} is wrong: accepted is {accepted}")
     if isinstance(value, bool):
         return "true" if value else "false"

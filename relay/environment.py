@@ -66,15 +66,19 @@ def check_names(kind: type[Any], environment: Mapping[str, str]) -> None:
     Raises:
         SettingsError: names the first one, and the nearest that is known.
     """
-    known = [option.metadata["environment"] for option in fields(kind) if option.metadata["environment"]]
+    known = {option.metadata["environment"]: option.metadata["flag"] for option in fields(kind)}
     for name in sorted(environment):
         if not name.startswith(PREFIX) or name in known or name in BUILD_VARIABLES:
             continue
         if not _is_kubernetes(name, environment[name]):
-            near = nearest(name, known)
-            raise SettingsError(
-                f"unknown variable {name}" + (f": did you mean {near}?" if near else ": see relay --help")
-            )
+            raise SettingsError(f"unknown variable {name}{_suggest(name, known)}")
+
+
+def _suggest(name: str, known: Mapping[str, str]) -> str:
+    """The part of the message that names the nearest variable: by its flag, because the prefix is like in all."""
+    flag = nearest(name.removeprefix(PREFIX).replace("_", "-"), known.values())
+    near = next((variable for variable in known if known[variable] == flag), None)
+    return f": did you mean {near}?" if near else ": see relay --help"
 
 
 def unwritten_sinks(environment: Mapping[str, str]) -> list[str]:

@@ -85,12 +85,15 @@ def reload_settings(sources: Sources, running: Settings) -> Reloaded:
     """
     try:
         wanted = load_sources(sources).settings
-        changed = _differences(running, wanted, reloadable=True)
-        settings = replace(running, **{change.name: getattr(wanted, change.name) for change in changed})
-        # Both may be right while what lies between them is not: nodes given up for a cluster that is still off.
-        settings.check()
     except SettingsError as error:
         return Reloaded(running, error=str(error), file=sources.file)
+    changed = _differences(running, wanted, reloadable=True)
+    settings = replace(running, **{change.name: getattr(wanted, change.name) for change in changed})
+    try:
+        settings.check()
+    except SettingsError as error:
+        # Both are right, and what lies between them is not: nodes given up for a cluster that is still off.
+        return Reloaded(running, error=f"only a restart can take this over: {error}", file=sources.file)
     return Reloaded(settings, changed, _differences(running, wanted, reloadable=False), file=sources.file)
 
 
