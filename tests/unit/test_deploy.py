@@ -135,7 +135,7 @@ def test_probes_ask_for_what_the_relay_answers(container: Object, probe: str) ->
 
 
 def test_a_pod_may_take_the_time_that_a_graceful_end_needs(pod: Object) -> None:
-    assert pod["terminationGracePeriodSeconds"] > app.SHUTDOWN_SECONDS + app.SHUTDOWN_MARGIN
+    assert pod["terminationGracePeriodSeconds"] > app.SHUTDOWN_SECONDS + 2 * app.SHUTDOWN_MARGIN
 
 
 def test_variables_of_services_stay_out(pod: Object) -> None:
