@@ -5,13 +5,14 @@ through the same subresource as a kubelet. `make kube-apiserver` builds the serv
 """
 
 import base64
+import contextlib
 import http.client
 import json
 import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,8 @@ WORKERS = 8  # connections for work in bulk: both processors are busy with these
 NAMESPACES = ("kubearmor", "web", "shop")  # beside "default"
 LABELS = {"kubearmor-app": "kubearmor"}
 ADMIN = "token-of-admin"
+RIGHTS = "/apis/rbac.authorization.k8s.io/v1"
+BINDINGS = f"{RIGHTS}/clusterrolebindings"
 ISSUER = "https://cluster.example"
 EXPIRY_LEEWAY = 60  # s for which the server still takes an expired token (go-jose's default)
 
@@ -302,6 +305,28 @@ class Cluster:
         self._etcd_call("compaction", {"revision": revision, "physical": True})
         return revision
 
+    # --- rights ---------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def granted(self, user: str, others: str) -> Iterator[None]:
+        """A user has another's rights as well."""
+        binding = _binding(user, others)
+        binding["metadata"]["name"] = "meanwhile"
+        self.call("POST", BINDINGS, binding)
+        try:
+            yield
+        finally:
+            self.call("DELETE", f"{BINDINGS}/meanwhile")
+
+    @contextlib.contextmanager
+    def revoked(self, user: str) -> Iterator[None]:
+        """A user may do nothing."""
+        self.call("DELETE", f"{BINDINGS}/{user}")
+        try:
+            yield
+        finally:
+            self.call("POST", BINDINGS, _binding(user, user))
+
     # --- credentials ----------------------------------------------------------------------
 
     def kubeconfig(self, name: str = "kubeconfig", *, port: int = 0, **user: Any) -> Path:
@@ -440,16 +465,13 @@ class Cluster:
         namespace, name = SERVICE_ACCOUNT
         accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
         self._account = self.call("POST", accounts, {"metadata": {"name": name}})["metadata"]["uid"]
-        rights = "/apis/rbac.authorization.k8s.io/v1"
         for user, may in USERS.items():
             rules = [{"apiGroups": [""], "resources": [what], "verbs": list(verbs)} for what, verbs in may.items()]
-            self.call("POST", f"{rights}/clusterroles", {"metadata": {"name": user}, "rules": rules})
-            subjects: list[Object] = [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}]
-            if user == "relay":
-                subjects.append({"kind": "ServiceAccount", "name": name, "namespace": namespace})
-            role = {"kind": "ClusterRole", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
-            binding = {"metadata": {"name": user}, "roleRef": role, "subjects": subjects}
-            self.call("POST", f"{rights}/clusterrolebindings", binding)
+            self.call("POST", f"{RIGHTS}/clusterroles", {"metadata": {"name": user}, "rules": rules})
+            self.call("POST", BINDINGS, _binding(user, user))
+        binding = _binding("account", "relay")
+        binding["subjects"] = [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]
+        self.call("POST", BINDINGS, binding)
 
 
 def in_pod(account: Path) -> tuple[str, ...]:
@@ -533,6 +555,16 @@ def service(name: str, namespace: str, *, headless: bool = False, dual: bool = F
     if dual:
         spec["ipFamilyPolicy"] = "RequireDualStack"
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def _binding(user: str, role: str) -> Object:
+    """What gives a user the rights of one of USERS."""
+    group = "rbac.authorization.k8s.io"
+    return {
+        "metadata": {"name": user},
+        "roleRef": {"kind": "ClusterRole", "name": role, "apiGroup": group},
+        "subjects": [{"kind": "User", "name": user, "apiGroup": group}],
+    }
 
 
 def _base64(data: bytes) -> bytes:

@@ -322,23 +322,14 @@ def test_without_the_right_to_list_pods(cluster: Cluster, port: int) -> None:
     """Nodes that were named are served all the same, and the others are found when the right is granted."""
     cluster.node("one", A)
     configuration = cluster.kubeconfig("without-pods", token=token_of("without-pods"))
-    rights = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
-    granted = {
-        "metadata": {"name": "later"},
-        "roleRef": {"kind": "ClusterRole", "name": "relay", "apiGroup": "rbac.authorization.k8s.io"},
-        "subjects": [{"kind": "User", "name": "without-pods", "apiGroup": "rbac.authorization.k8s.io"}],
-    }
-    with contextlib.suppress(Refused):
-        cluster.call("DELETE", f"{rights}/later")
     with nodes(port, A, B), ClusterRelay(configuration, port, "-nodes", f"{B}:{port}") as relay:
         said = relay.warned("discovery", "list", "pods", "403")
         assert (said["verb"], said["resource"]) == ("list", "pods")
         counters = relay.until_streaming(B)
         assert counters["kubernetes"]["pods"]["mode"] == "down"
         relay.until_listed("enrichment_services")
-        cluster.call("POST", rights, granted)
-        relay.until_streaming(A, B)
-        cluster.call("DELETE", f"{rights}/later")
+        with cluster.granted("without-pods", "relay"):
+            relay.until_streaming(A, B)
         assert relay.end() == 0
 
 
@@ -423,6 +414,22 @@ def test_a_watch_from_a_version_that_is_gone(cluster: Cluster, port: int) -> Non
         counters = relay.until_streaming(B, C)
         assert node_at(counters, B)["reconnects"] == 0
         assert counters["kubernetes"]["pods"]["lists"] == 2
+        assert relay.end() == 0
+
+
+def test_rights_that_are_missing_for_a_moment(cluster: Cluster, port: int) -> None:
+    """An API server that has just started knows nobody's rights yet: that is no reason to poll from then on."""
+    with nodes(port, A, B), behind_door(cluster, port) as (relay, door):
+        cluster.node("one", A)
+        relay.until_streaming(A)
+        relay.until_listed()
+        with cluster.revoked("relay"):
+            door.drop()
+            relay.warned("403", "watch", "pods")
+        cluster.node("two", B)
+        counters = relay.until_streaming(A, B)
+        assert node_at(counters, A)["reconnects"] == 0
+        relay.until(lambda now: {each["mode"] for each in followed(now)} == {"watch"}, "watches")
         assert relay.end() == 0
 
 
