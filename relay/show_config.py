@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from relay.environment import OBSOLETE, SINK_VARIABLES, SWITCHES, is_on
 from relay.flags import parse_bool
+from relay.printable import printable
 from relay.settings import Settings, Source, as_size, as_text, derive_journal_bytes, parse_size, setting
 from relay.sources import Loaded
 
@@ -111,6 +112,7 @@ def _as_lines(rows: list[Row], others: Mapping[str, str]) -> str:
     """Columns: flag, value with how it was derived in brackets, origin."""
     table = [(row.flag, f"{row.text} ({row.note})" if row.note else row.text, row.origin) for row in rows]
     table += [(name, told, "environment") for name, told in others.items()]
+    table = [(name, printable(value), printable(origin)) for name, value, origin in table]
     widths = [max(len(line[column]) for line in table) for column in range(2)]
     return "".join(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}\n" for name, value, origin in table)
 

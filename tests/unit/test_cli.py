@@ -1,5 +1,8 @@
 """relay.cli: which command runs with which settings, what is printed, and the exit codes."""
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from relay.demo import DemoSettings
 from relay.observe import ObserveSettings
 from relay.settings import Address, Settings, SettingsError
 from relay.simulate import SimulateSettings
-from relay.sources import Sources
+from relay.sources import Sources, load_sources
 
 
 @pytest.fixture
@@ -25,7 +28,9 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(observe, "observe", run)
     monkeypatch.setattr(simulate, "simulate", run)
     monkeypatch.setattr(demo, "demo", run)
-    monkeypatch.delenv("RELAY_NODES", raising=False)
+    for name in list(os.environ):
+        if name.startswith("RELAY_"):
+            monkeypatch.delenv(name)
     return settings
 
 
@@ -63,6 +68,12 @@ def test_a_command_line_runs_its_command(ran: list[Any], words: list[str], setti
         (["observe", "-json=yes"], "flag -json: 'yes' is wrong: accepted is true or false"),
         (["simulate", "-rate=fast"], "flag -rate: 'fast' is wrong: accepted is a number from 0 to 10000000"),
         (["simulate", "5"], "unexpected word '5': accepted are flags, see relay --help"),
+        (["config", "-gRPCPort=x"], "flag -gRPCPort: 'x' is wrong: accepted is a TCP port from 1 to 65535"),
+        (["config", "-tlsEnabled"], "-tlsEnabled: TLS is not available in this version yet: accepted is false"),
+        (["config", "-jsn"], "unknown flag -jsn: did you mean -json?"),
+        (["-json"], "unknown flag -json: see relay --help"),
+        (["config", "nodes"], "unexpected word 'nodes': accepted are flags, see relay --help"),
+        (["-config=/nowhere"], "file /nowhere cannot be read: No such file or directory"),
         (["demo", "-seconds=0"], "flag -seconds: '0' is wrong: accepted is a number from 0.1 to 3600"),
     ],
 )
@@ -84,7 +95,9 @@ def test_version(ran: list[Any], capsys: pytest.CaptureFixture[str], words: list
 @pytest.mark.parametrize(
     ("words", "flags"),
     [
-        (["-h"], ["-gRPCPort PORT", "relay demo"]),
+        (["-h"], ["-gRPCPort PORT", "relay demo", "relay config", "A flag wins over its environment variable"]),
+        (["config", "-h"], ["usage: relay config", "-json\n", "-gRPCPort PORT", "also RELAY_GRPC_PORT"]),
+        (["help", "config"], ["-config FILE"]),
         (["--help"], ["-journal-bytes BYTES", "relay observe"]),
         (["help"], ["-nodes HOST:PORT[,…]"]),
         (["observe", "-help"], ["-server HOST:PORT", "-json\n", "  feed\n"]),
@@ -116,3 +129,46 @@ def test_ctrl_c_before_there_is_a_handler_ends_quietly(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(app, "run", run)
     assert cli.main([]) == 130
+
+
+def test_the_relay_runs_with_flags_over_environment_over_file(
+    monkeypatch: pytest.MonkeyPatch, ran: list[Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text("gRPCPort = 1\nnode-port = 1\ngather-us = 1")
+    monkeypatch.setenv("RELAY_CONFIG", str(file))
+    monkeypatch.setenv("RELAY_NODE_PORT", "2")
+    monkeypatch.setenv("RELAY_GATHER_US", "2")
+    assert cli.main(["-gather-us=3"]) == 0
+    assert ran == [Settings(port=1, node_port=2, gather_us=3, config=str(file))]
+
+
+def test_what_was_told_is_kept_for_a_reload(monkeypatch: pytest.MonkeyPatch, ran: list[Any], tmp_path: Path) -> None:
+    given: list[Sources] = []
+    monkeypatch.setattr(app, "run", lambda _, sources: given.append(sources) or 0)
+    file = tmp_path / "relay.toml"
+    file.write_text("log-level = 'warn'")
+    monkeypatch.setenv("RELAY_NODES", "a:1")
+    assert cli.main([f"-config={file}"]) == 0
+    monkeypatch.setenv("RELAY_NODES", "b:2")
+    file.write_text("log-level = 'debug'")
+    settings = load_sources(given[0]).settings
+    assert (settings.log_level, settings.nodes) == ("debug", (Address("a", 1),))
+
+
+@pytest.mark.parametrize("words", [[], ["config"]])
+def test_an_unknown_variable_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, ran: list[Any], capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.setenv("RELAY_NODDES", "a:1")
+    assert cli.main(words) == 2
+    assert capsys.readouterr() == ("", "relay: unknown variable RELAY_NODDES: did you mean RELAY_NODES?\n")
+    assert ran == []
+
+
+def test_config_shows_and_does_not_serve(ran: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "-gRPCPort=7101"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(" flag -gRPCPort")
+    assert cli.main(["config", "-json", "-gRPCPort=7101"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["gRPCPort"]["value"] == 7101
+    assert ran == []

@@ -1,5 +1,7 @@
 """relay.settings and relay.flags: every flag, its good and bad values, and the text of each error."""
 
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from relay.settings import (
     Address,
     Settings,
     SettingsError,
+    as_size,
+    as_text,
     describe,
     flag_layers,
     load,
@@ -71,6 +75,16 @@ def test_defaults() -> None:
         (["-gather-us", "0"], "gather_us", 0),
         (["-max-event-bytes=64KiB"], "max_event_bytes", 64 * KIB),
         (["-log-level", "debug"], "log_level", "debug"),
+        (["-log-format=json"], "log_format", "json"),
+        (["-nodes=a:1", "-kubernetes=off"], "kubernetes", "off"),
+        (["-kubeconfig", "/a:/b"], "kubeconfig", "/a:/b"),
+        (["-kubeconfig="], "kubeconfig", ""),
+        (["-node-selector", " app in (a, b), !c "], "node_selector", "app in (a, b), !c"),
+        (["-namespace=kubearmor"], "namespace", "kubearmor"),
+        (["-node-port=7102"], "node_port", 7102),
+        (["-tlsEnabled=f"], "tls_enabled", False),
+        (["-tlsCertPath=/tls"], "tls_cert_path", "/tls"),
+        (["-tlsCertProvider", "self"], "tls_cert_provider", "self"),
         (["--", ], "port", 32767),
     ],
 )  # fmt: skip
@@ -82,6 +96,8 @@ PORT = "a TCP port from 1 to 65535"
 ADDRESS = "host:port, an IPv6 address in brackets ([::1]:32767)"
 BIND = "a numeric IPv4 or IPv6 address, or nothing for all addresses"
 SIZE = "a number of bytes, as in 67108864, 65536KiB, 64MiB or 1GiB"
+NAMESPACE = "nothing, or a namespace: up to 63 of a-z, 0-9 and -, the first and last not -"
+SELECTOR = "a label selector, as in app=kubearmor,tier!=test,zone in (a, b),!old; a comma is missing before 'b'"
 FLOOR = "accepted is 25190400 or more (room for 6 events of -max-event-bytes 4194304)"
 
 
@@ -118,6 +134,15 @@ FLOOR = "accepted is 25190400 or more (room for 6 events of -max-event-bytes 419
         (["-gather-us=-1"], "flag -gather-us: '-1' is wrong: accepted is a whole number from 0 to 1000000"),
         (["-gather-us=1.5"], "flag -gather-us: '1.5' is wrong: accepted is a whole number from 0 to 1000000"),
         (["-max-event-bytes=1"], "-max-event-bytes 1 is out of range: accepted is 1KiB to 1GiB"),
+        (["-kubernetes=on"], "flag -kubernetes: 'on' is wrong: accepted is auto or off"),
+        (["-node-port=0"], f"flag -node-port: '0' is wrong: accepted is {PORT}"),
+        (["-namespace=a.b"], f"flag -namespace: 'a.b' is wrong: accepted is {NAMESPACE}"),
+        (["-node-selector=a b"], f"flag -node-selector: 'a b' is wrong: accepted is {SELECTOR}"),
+        (["-tlsEnabled=yes"], "flag -tlsEnabled: 'yes' is wrong: accepted is true or false"),
+        (["-tlsEnabled", "true"], "unexpected word 'true': accepted are flags, see relay --help"),
+        (["-tlsCertProvider=vault"], "flag -tlsCertProvider: 'vault' is wrong: accepted is external or self"),
+        (["-log-format=xml"], "flag -log-format: 'xml' is wrong: accepted is auto, json or text"),
+        (["-a\nb"], "unknown flag -a\\nb: see relay --help"),
         (["-log-level=loud"], "flag -log-level: 'loud' is wrong: accepted is debug, info, warn or error"),
     ],
 )  # fmt: skip
@@ -221,12 +246,33 @@ def test_other_decimal_numbers_are_refused(text: str) -> None:
         parse_number(0, 10)(text)
 
 
-def test_help_names_every_flag_its_default_and_its_variable() -> None:
-    text = describe(Settings)
-    for flag in ("gRPCPort", "nodes", "bind", "journal-bytes", "gather-us", "max-event-bytes", "log-level"):
-        assert f"  -{flag} " in text
-    assert "(default 32767; also RELAY_GRPC_PORT)" in text
-    assert "also RELAY_NODES" in text
+def test_a_setting_is_called_alike_everywhere() -> None:
+    for option in fields(Settings):
+        flag = option.metadata["flag"]
+        words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z]|RPC)", "_", flag.replace("-", "_").replace("gRPC", "GRPC_"))
+        assert option.metadata["environment"] == f"RELAY_{words.upper()}", flag
+
+
+def test_help_names_every_flag_its_default_its_variable_and_its_meaning() -> None:
+    shown = describe(Settings).splitlines()
+    assert len(shown) == 2 * len(fields(Settings))
+    for option, flag, meaning in zip(fields(Settings), shown[::2], shown[1::2], strict=True):
+        about = option.metadata
+        assert flag.split() == [f"-{about['flag']}", *about["value"].split()]
+        default = "" if about["parse"] is parse_bool else f"default {about['default_text']}; "
+        assert meaning == f"      {about['doc']} ({default}also {about['environment']})"
+
+
+@given(st.integers(0, 2**62))
+def test_a_size_is_written_as_it_is_read(size: int) -> None:
+    assert parse_size(as_size(size)) == size
+
+
+def test_a_value_is_written_as_it_is_read() -> None:
+    settings = read("-nodes=a:1,[::1]:2", "-bind=::1", "-gRPCPort=1", "-node-selector=a=b")
+    for option in fields(Settings):
+        value = getattr(settings, option.name)
+        assert value is None or option.metadata["parse"](as_text(value)) == value
 
 
 # --- the default journal ----------------------------------------------------------------
