@@ -280,6 +280,11 @@ class Cluster:
         self.each(range(pod_count), make_pod)
         self.each(range(service_count), make_service)
 
+    def wait_next_second(self) -> None:
+        """Wait until what is made from now on is newer than what was made before: times are whole seconds."""
+        now = time.time()
+        time.sleep(int(now) + 1 - now)
+
     def clear(self) -> None:
         """Delete all pods and services but the API server's own service."""
         for namespace in ("default", *NAMESPACES):
