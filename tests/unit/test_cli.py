@@ -15,6 +15,14 @@ from relay.simulate import SimulateSettings
 from relay.sources import Sources, load_sources
 
 
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set around the tests is not meant for them."""
+    for name in list(os.environ):
+        if name.startswith("RELAY_"):
+            monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The settings that a command was run with; no command really runs."""
@@ -28,9 +36,6 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(observe, "observe", run)
     monkeypatch.setattr(simulate, "simulate", run)
     monkeypatch.setattr(demo, "demo", run)
-    for name in list(os.environ):
-        if name.startswith("RELAY_"):
-            monkeypatch.delenv(name)
     return settings
 
 
