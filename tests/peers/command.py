@@ -36,13 +36,13 @@ def free_port(following: int = 0) -> int:
 
 
 def environment(**values: str) -> dict[str, str]:
-    """This process's environment with `values`, without what changes the command's ways."""
+    """This process's environment with `values`, without what changes the command's ways, and without a cluster."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if name != "PYTHONUNBUFFERED" and not name.startswith(("RELAY_", "KUBE", "ENABLE_", "ES_", "OS_"))
     }
-    return kept | values
+    return kept | {"HOME": "/nonexistent"} | values
 
 
 def finished(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -46,7 +46,7 @@ def relay() -> Iterator[Relay]:
         (["-gRPCPort", "many"], {}, "flag -gRPCPort: 'many' is wrong: accepted is a TCP port from 1 to 65535"),
         (["-journal-bytes", "1KiB"], {}, "-journal-bytes 1024 is too small: accepted is 25190400 or more"),
         ([], {"RELAY_NODES": "a"}, "RELAY_NODES: 'a' is wrong: accepted is host:port"),
-        (["-bind", "192.0.2.1"], {}, "cannot listen on 192.0.2.1:32767: not an address of this machine"),
+        (["-nodes=a:1", "-bind", "192.0.2.1"], {}, "cannot listen on 192.0.2.1:32767: not an address of this machine"),
         (["observe", "-server=a"], {}, "flag -server: 'a' is wrong: accepted is host:port"),
         (["simulate", "-events", "/nowhere"], {}, "flag -events: cannot read /nowhere: No such file or directory"),
         (["simulate", "-port=65535", "-nodes=2"], {}, "flag -nodes: 2 nodes from port 65535 on need ports above 65535"),
