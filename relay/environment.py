@@ -76,7 +76,7 @@ def check_names(kind: type[Any], environment: Mapping[str, str]) -> None:
 
 def _suggest(name: str, known: Mapping[str, str]) -> str:
     """The part of the message that names the nearest variable: by its flag, because the prefix is like in all."""
-    flag = nearest(name.removeprefix(PREFIX).replace("_", "-"), known.values())
+    flag = nearest(name.removeprefix(PREFIX), known.values())
     near = next((variable for variable in known if known[variable] == flag), None)
     return f": did you mean {near}?" if near else ": see relay --help"
 

@@ -556,7 +556,7 @@ def as_text(value: Any) -> str:
 def as_size(size: int) -> str:
     """A number of bytes with the largest unit that divides it: 64MiB."""
     for unit in ("GiB", "MiB", "KiB"):
-        if size and size % _UNITS[unit] == 0:
+        if size % _UNITS[unit] == 0:
             return f"{size // _UNITS[unit]}{unit}"
     return str(size)
 

@@ -87,6 +87,7 @@ SIZE = "a whole number, without quotes, or a text in quotes"
         ("port = 1", "unknown key 'port': did you mean gRPCPort?"),
         ("journal_bytes = 1", "unknown key 'journal_bytes': did you mean journal-bytes?"),
         ("colour = 1", "unknown key 'colour': keys are the names of the flags, see relay --help"),
+        ("confg = 'a'", "unknown key 'confg': did you mean kubeconfig?"),  # not config, which is no key
         ("[relay]\nnodes = []", "unknown key 'relay': keys are the names of the flags, see relay --help"),
         ('"a\\nb" = 1', "unknown key 'a\\nb': keys are the names of the flags, see relay --help"),
         ("config = 'a'", "config: accepted are -config and RELAY_CONFIG, not a key in the file"),
