@@ -1,5 +1,7 @@
 """The manifests of deploy/, held against a real API server: it accepts them, and they do what they are for."""
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import yaml
 from peers.cluster import WAIT, Cluster, Refused
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+GUIDE = DEPLOY.parent / "docs" / "kubernetes.md"
 NAMESPACE = "kubearmor"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:kubearmor-relay"
 APPS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
@@ -111,6 +114,18 @@ def test_the_example_of_a_patch_adds_to_the_container(empty: Cluster) -> None:
     (given,) = patch["spec"]["template"]["spec"]["containers"]
     before["spec"]["template"]["spec"]["containers"][0] |= {"args": given["args"], "env": given["env"]}
     assert after["spec"] == before["spec"]
+
+
+def test_the_documented_patch_lets_the_role_of_the_go_relay_watch(empty: Cluster) -> None:
+    rule = {"apiGroups": [""], "resources": ["pods", "services"], "verbs": ["get", "list"]}
+    role = {**OBJECTS["ClusterRole"], "rules": [rule]}
+    empty.call("POST", f"{COLLECTIONS['ClusterRole']}?{STRICT}", role)
+    documented = re.search(r"kubectl patch clusterrole (\S+) --type=json -p '(.*)'", GUIDE.read_text(encoding="utf-8"))
+    assert documented
+    assert documented[1] == role["metadata"]["name"]
+    patch = json.loads(documented[2])
+    after = empty.call("PATCH", f"{path(role)}?{STRICT}", patch, "application/json-patch+json")
+    assert after["rules"] == OBJECTS["ClusterRole"]["rules"]
 
 
 def may(cluster: Cluster, verb: str, resource: str) -> bool:
