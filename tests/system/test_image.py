@@ -9,13 +9,14 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from peers.client import Subscriber, channel
+from peers.cluster import Cluster
 from peers.command import HOST, WAIT, Command, free_port
 from peers.node import Node
 
@@ -46,12 +47,13 @@ class Container:
         self._made = engine("from", IMAGE).strip() if ENGINE == "buildah" else ""
         self._names = (f"relay-image-test-{os.getpid()}-{number}" for number in itertools.count())
 
-    def command(self, entry: str, *words: str) -> tuple[str, ...]:
-        """The command line that runs `entry` there."""
+    def command(self, entry: str, *words: str, files: Mapping[Path, str] | None = None) -> tuple[str, ...]:
+        """The command line that runs `entry` there, with some of our files at other paths."""
+        mounts = [f"--volume={ours}:{theirs}:ro" for ours, theirs in (files or {}).items()]
         if self._made:
-            return (ENGINE, "run", self._made, "--", entry, *words)
+            return (ENGINE, "run", *mounts, self._made, "--", entry, *words)
         name = next(self._names)
-        return (ENGINE, "run", "--rm", f"--name={name}", *CONFINED, f"--entrypoint={entry}", IMAGE, *words)
+        return (ENGINE, "run", "--rm", f"--name={name}", *CONFINED, *mounts, f"--entrypoint={entry}", IMAGE, *words)
 
     def first_process(self, runner: int) -> int:
         """Whom to signal, given the process id of a `command`: what passes signals on to the container's first process.
@@ -124,6 +126,23 @@ def test_events_go_through_it(container: Container) -> None:
             assert relay.wait() == 0
             (counters,) = relay.logged("counters")
             assert counters["feeds"]["alerts"]["received"] == 1
+
+
+def test_it_follows_a_cluster(container: Container, cluster: Cluster) -> None:
+    cluster.node("kubearmor-a", HOST)
+    theirs = "/etc/relay"
+    configuration = cluster.kubeconfig("kubeconfig-of-image")
+    configuration.write_text(configuration.read_text().replace(str(cluster.ca), f"{theirs}/ca.crt"))
+    files = {configuration: f"{theirs}/kubeconfig", cluster.ca: f"{theirs}/ca.crt"}
+    for ours in files:
+        ours.chmod(0o644)
+    with Node() as node:
+        flags = ("-gRPCPort", str(free_port()), "-node-port", str(node.port), "-kubeconfig", f"{theirs}/kubeconfig")
+        with Command(*flags, program=container.command(ENTRY, files=files)) as relay:
+            relay.line("following Kubernetes")
+            assert relay.line("node connected")["address"] == HOST
+            os.kill(container.first_process(relay.pid), signal.SIGTERM)
+            assert relay.wait() == 0
 
 
 def test_it_has_what_following_kubernetes_needs(container: Container) -> None:
