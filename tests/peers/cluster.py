@@ -112,6 +112,8 @@ class Cluster:
         self._flags = flags
         self._etcd: subprocess.Popen[bytes] | None = None
         self._api: subprocess.Popen[bytes] | None = None
+        if not BINARY.exists():
+            raise RuntimeError("there is no Kubernetes API server: `make kube-apiserver` builds it")
         folder.mkdir(parents=True, exist_ok=True)
         self._make_keys()
         self.context = ssl.create_default_context(cafile=str(self.ca))
