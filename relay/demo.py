@@ -82,7 +82,17 @@ async def _demo(settings: DemoSettings) -> int:
         await simulator.line("simulating")
         nodes = ",".join(f"{LOOPBACK}:{node_port + number}" for number in range(NODES))
         relay = await Command.start(
-            *("-gRPCPort", str(relay_port), "-bind", LOOPBACK, "-nodes", nodes, "-log-level", "debug")
+            *(
+                "-gRPCPort",
+                str(relay_port),
+                "-bind",
+                LOOPBACK,
+                "-nodes",
+                nodes,
+                "-kubernetes=off",
+                "-log-level",
+                "debug",
+            )
         )
         started.append(relay)
         await relay.line("serving")

@@ -3,7 +3,7 @@
     LISTING ──all pages──▶ WATCHING ──the server ends the watch──▶ WATCHING, from the last version
        ▲  ▲                   │  │
        │  └──too old, refused─┘  └──not allowed──▶ POLLING: a list each interval; the watch again
-       └──delay over── any failure                 each 10 minutes
+       └──delay over── any failure                 at last each 10 minutes
 
 What the lists and the watches say goes to a target. A failure never takes anything away from it:
 it is told of deletions, and of what a whole list no longer shows.
@@ -31,7 +31,9 @@ logger = log.logger(__name__)
 PAGE_BYTES = 1 << 20  # pages are asked for in numbers of objects that come to about this
 PAGE_FIRST = 100
 PAGE_MOST = 500  # what client-go asks for
-WATCH_AGAIN = 600.0  # seconds that polling goes on before the watch is tried again
+WATCH_AGAIN = 600.0  # seconds that polling goes on at most before the watch is tried again
+# An API server that has just started refuses everything for a moment, until it has read its roles.
+DOUBT = 2.0  # seconds before a refusal is believed
 SHORT_WATCH = 1.0  # seconds; one that ends sooner without a word counts as a failure
 
 _Item = TypeVar("_Item", bound="Item")
@@ -94,7 +96,6 @@ class Reflector(Generic[_Item]):
         self.lists = 0
         self.watches = 0
         self.last_error = ""
-        self.synced = asyncio.Event()
         self._api = api
         self._resource = resource
         self._target = target
@@ -107,6 +108,7 @@ class Reflector(Generic[_Item]):
         self._backoff = Backoff(draw=draw)
         self._failures = FailureLog()
         self._failing = False
+        self._refused: dict[str, float] = {}  # by verb: since when a right has been missing
         self._listed = ""  # the version of the last list
         self._version = ""  # the newest that the target has been told of
 
@@ -150,8 +152,7 @@ class Reflector(Generic[_Item]):
         self._listed = self._version = page.metadata.resource_version
         self.objects = len(seen)
         self.lists += 1
-        self._recovered()
-        self.synced.set()
+        self._granted("list")
 
     async def _follow(self) -> None:
         """Watch from the last version on; returns when a new list is due."""
@@ -160,7 +161,7 @@ class Reflector(Generic[_Item]):
                 await self._watch()
             except Refused as error:
                 if error.forbidden:
-                    await self._poll(error)
+                    await self._do_without(error)
                 elif error.gone and self._version != self._listed:
                     logger.debug("the watch is too old: listing again", extra=self._fields())
                 else:
@@ -184,6 +185,7 @@ class Reflector(Generic[_Item]):
                     events += 1
         if not events and clock() - begin < SHORT_WATCH:
             raise Unreachable("the watch ended at once, without a word")
+        self._granted("watch")
         self._backoff.was_healthy(clock() - begin)
 
     def _take(self, event: objects.WatchEvent) -> None:
@@ -199,17 +201,21 @@ class Reflector(Generic[_Item]):
             self._target.drop(meta.key)
             self.objects -= 1
         self._version = meta.resource_version or self._version
-        self._recovered()
+        self._granted("watch")
 
-    async def _poll(self, why: Refused) -> None:
-        """List from time to time; returns when the watch is worth another try."""
+    async def _do_without(self, why: Refused) -> None:
+        """Watching is not allowed: poll; returns when the watch is worth another try, which is later each time."""
         clock = asyncio.get_running_loop().time
+        refused = self._refused_for("watch")
+        if refused < DOUBT:
+            await self._wait("watch", why)
+            return
         if self._failures.count(str(why), clock()):
             what = (
                 f"{self._purpose} may not watch {self._resource}: polling; grant the verb watch to see changes at once"
             )
             logger.warning(what, extra=self._fields(verb="watch", error=str(why), interval=self._poll_seconds))
-        until = clock() + WATCH_AGAIN
+        until = clock() + min(WATCH_AGAIN, refused)
         while clock() < until:
             self.mode = Mode.POLLING
             await asyncio.sleep(self._poll_seconds * (0.9 + 0.2 * self._draw()))
@@ -219,20 +225,28 @@ class Reflector(Generic[_Item]):
         """Say what failed, unless it was said lately, and wait before the next try."""
         self.mode = Mode.DOWN
         self.last_error = str(error)
-        self._failing = True
         delay = self._backoff.delay()
         what = f"{self._purpose} cannot {verb} {self._resource}"
+        certain = True
         if isinstance(error, Refused):
             delay = max(delay, error.retry_after)
             if error.forbidden:
                 what = f"{self._purpose} may not {verb} {self._resource}: grant the verb {verb}"
-        count = self._failures.count(str(error), asyncio.get_running_loop().time())
-        if count:
+                certain = self._refused_for(verb) >= DOUBT
+        if certain and (count := self._failures.count(str(error), asyncio.get_running_loop().time())):
+            self._failing = True
             extra = self._fields(verb=verb, error=str(error), times=count, retry_in=round(delay, 3))
             logger.warning(what, extra=extra)
         await asyncio.sleep(delay)
 
-    def _recovered(self) -> None:
+    def _refused_for(self, verb: str) -> float:
+        """Seconds since a right was first refused, without having been granted since."""
+        now = asyncio.get_running_loop().time()
+        return now - self._refused.setdefault(verb, now)
+
+    def _granted(self, verb: str) -> None:
+        """The server has answered."""
+        self._refused.pop(verb, None)
         if self._failing:
             logger.info("Kubernetes answers again", extra=self._fields(purpose=self._purpose))
         self._failing = False

@@ -425,7 +425,7 @@ def test_rights_that_are_missing_for_a_moment(cluster: Cluster, port: int) -> No
         relay.until_listed()
         with cluster.revoked("relay"):
             door.drop()
-            relay.warned("403", "watch", "pods")
+            relay.warned("403", "pods")
         cluster.node("two", B)
         counters = relay.until_streaming(A, B)
         assert node_at(counters, A)["reconnects"] == 0
