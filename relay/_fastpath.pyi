@@ -5,6 +5,7 @@ A frame is an event behind its 5-byte gRPC prefix (one zero byte, then the lengt
 big-endian uint32); see the Length-Prefixed-Message of the gRPC over HTTP/2 specification.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, final
 
 NODE_IDLE: Final[int]  # known, not connected: the control plane decides when to try
@@ -101,6 +102,20 @@ class Engine:
         Raises:
             BlockingIOError: the command queue is full (await `drain` first).
             ValueError: `frames` is not a sequence of whole frames.
+        """
+    def set_names(self, names: Mapping[bytes, str]) -> None:
+        """Replace the enrichment table, which may happen at any time, before `start` too.
+
+        Events that arrive afterwards are enriched with the new names; an empty mapping ends enrichment. Of several
+        tables given in one turn of the reactor only the newest counts.
+
+        Args:
+            names: by address, 4 or 16 bytes in network order (an IPv4 address and its IPv4-mapped form are the
+                same), the text behind ` remotehost=`, 1 to 600 bytes of UTF-8.
+        Raises:
+            TypeError: an address is not bytes, or a name not a string.
+            ValueError: an address or a name has another size; the same address has two names.
+            MemoryError: no memory for the table; the former one stays.
         """
     def drain(self, ticket: int, feed: int) -> None:
         """Ask for (REPORT_DRAINED, ticket) once every subscriber and cursor has taken what the feed holds now."""

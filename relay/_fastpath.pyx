@@ -3,6 +3,7 @@
 relay/_fastpath.pyi says what each method takes and raises; relay/native holds what they do.
 """
 
+import os
 import threading
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -20,11 +21,14 @@ from relay.native.journal cimport (
 from relay.native.mailbox cimport command_new, eventfd_clear, mailbox_command
 from relay.native.memory cimport memory_fail_at, memory_release, memory_take
 from relay.native.model cimport (
-    COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT, COMMAND_NODE_OPEN,
-    COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, Command, Feed, FeedCount, FEEDS,
+    COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NAMES, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT,
+    COMMAND_NODE_OPEN, COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, Command, Feed,
+    FeedCount, FEEDS,
     LIMITS, Mailbox, Node, NodeCount, PREFIX, Reactor, Reader, Report, SKIP_REASONS, Settings, Snapshot,
     SubscriberCount, TEXT_BYTES,
 )
+from relay.native.ip cimport IP_BYTES, ip_map
+from relay.native.names cimport NAMES_KEY, NAMES_MOST, NAMES_OTHER, NAMES_TEXT, Names, names_add, names_new
 from relay.native cimport model, stream as streams, subscriber as subscribers
 from relay.native.posix cimport (
     AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, O_NONBLOCK,
@@ -124,6 +128,50 @@ cdef void filter_copy(char *to, str value) except *:
     if len(encoded) > 15:
         raise ValueError(f"the filter {value!r} is longer than 15 bytes")
     memcpy(to, <const char *> encoded, len(encoded) + 1)
+
+
+cdef bytes name_encoded(bytes address, str name):
+    """A name as the table takes it."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(address)
+    cdef bytes encoded
+    if size != 4 and size != IP_BYTES:
+        raise ValueError(f"the address {address!r} has {size} bytes; 4 (IPv4) or 16 (IPv6) are accepted")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the name {name!r} has no UTF-8 form: {error.reason}") from None
+    if not 1 <= PyBytes_GET_SIZE(encoded) <= NAMES_TEXT:
+        raise ValueError(f"the name {name!r} has {len(encoded)} bytes; 1 to {NAMES_TEXT} are accepted")
+    return encoded
+
+
+cdef Names *names_table(Reactor *reactor, list addresses, list texts, bytes random) except NULL:
+    """A table of names, as `name_encoded` gives them, with a random key."""
+    cdef uint64_t key[2]
+    cdef uint8_t mapped[IP_BYTES]
+    cdef const uint8_t *address
+    cdef Names *names
+    cdef Py_ssize_t i
+    cdef size_t total = 0
+    cdef bytes each
+    for each in texts:
+        total += <size_t> PyBytes_GET_SIZE(each)
+    memcpy(key, PyBytes_AS_STRING(random), NAMES_KEY)
+    names = names_new(&reactor.memory, <size_t> len(addresses), total, key[0], key[1])
+    if names == NULL:
+        raise MemoryError("no memory for a table of names")
+    for i in range(len(addresses)):
+        each = addresses[i]
+        address = <const uint8_t *> PyBytes_AS_STRING(each)
+        if PyBytes_GET_SIZE(each) == 4:
+            ip_map(address, mapped)
+            address = mapped
+        each = texts[i]
+        if names_add(names, address, <const uint8_t *> PyBytes_AS_STRING(each),
+                     <size_t> PyBytes_GET_SIZE(each)) == NAMES_OTHER:
+            memory_release(&reactor.memory, names)
+            raise ValueError(f"the address {addresses[i]!r} is there as IPv4 and as IPv6, with two names")
+    return names
 
 
 cdef int feed_number(int feed) except -1:
@@ -369,6 +417,27 @@ cdef class Engine:
         if code != STATUS_OK:
             raise_status(code, "publish")
 
+    def set_names(self, names):
+        cdef Command *command
+        cdef Reactor *reactor
+        cdef list addresses = []
+        cdef list texts = []
+        cdef bytes random = os.urandom(NAMES_KEY)
+        for address, name in names.items():
+            texts.append(name_encoded(address, name))
+            addresses.append(address)
+        if len(addresses) > NAMES_MOST:
+            raise ValueError(f"{len(addresses)} addresses have names; {NAMES_MOST} are accepted")
+        # From here on nothing lets another thread close the engine.
+        reactor = self.live()
+        command = self.command(COMMAND_NAMES, 0)
+        try:
+            command.names = names_table(reactor, addresses, texts, random) if addresses else NULL
+        except BaseException:
+            memory_release(&reactor.memory, command)
+            raise
+        self.give(command, False)
+
     def drain(self, uint64_t ticket, int feed):
         cdef Command *command
         cdef int code
@@ -538,7 +607,7 @@ cdef dict skipped_dict(const uint64_t *skipped):
 cdef dict feed_dict(const FeedCount *count):
     return {
         "received": count.received, "bytes": count.bytes, "published": count.published, "repaired": count.repaired,
-        **skipped_dict(count.skipped), "first": count.first, "next": count.next, "held_bytes": count.held,
+        "enriched": count.enriched, **skipped_dict(count.skipped), "first": count.first, "next": count.next, "held_bytes": count.held,
         "share_bytes": count.share, "segments": count.segments, "ended_delivered": count.ended_delivered,
         "ended_lost": count.ended_lost,
     }

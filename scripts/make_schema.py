@@ -4,6 +4,8 @@ The scanner of the engine (relay/native/scan.pxd) looks into two kinds of fields
 bytes must be UTF-8, and messages, whose fields are looked at in turn. A map is a repeated message with
 a key and a value, so it needs nothing of its own. All other fields only have to be whole, known or not.
 So the table says for each message type and field number: a string, a message of which type, or neither.
+
+The header also has the numbers of the two fields that enrichment (relay/native/enrich.pxd) looks at.
 """
 
 import sys
@@ -18,6 +20,9 @@ MADE = ROOT / "relay" / "native" / "_schema.h"
 
 # The types of the feeds come first: a feed's number is its type's number.
 FEEDS = (".feeder.Message", ".feeder.Alert", ".feeder.Log")
+
+# Strings of a log that enrichment looks at, and what the header calls their numbers.
+NOTED = {"Resource": "SCHEMA_LOG_RESOURCE", "Data": "SCHEMA_LOG_DATA"}
 
 STRING = 1  # 0 is neither
 MESSAGE = 2  # and more: the type is the number less this
@@ -83,6 +88,22 @@ def kind(field: FieldDescriptorProto, names: list[str]) -> int:
     return 0
 
 
+def noted_numbers(types: dict[str, DescriptorProto], names: list[str]) -> dict[str, int]:
+    """The field numbers of NOTED, by what the header calls them; 0 where the log has no such field."""
+    numbers = dict.fromkeys(NOTED.values(), 0)
+    for field in types[FEEDS[-1]].field:
+        if field.name in NOTED:
+            if kind(field, names) != STRING:
+                sys.exit(f"error: field {field.name} is not a string, as enrichment takes it to be")
+            numbers[NOTED[field.name]] = field.number
+    # The scanner notes strings by their numbers alone, wherever they are.
+    for name in names[len(FEEDS) :]:
+        for field in types[name].field:
+            if field.number in numbers.values() and kind(field, names) == STRING:
+                sys.exit(f"error: string {name}.{field.name} has the number of one that enrichment looks at")
+    return numbers
+
+
 def table(types: dict[str, DescriptorProto]) -> str:
     """The C header."""
     names = number_types(types)
@@ -102,6 +123,7 @@ def table(types: dict[str, DescriptorProto]) -> str:
         "#define SCHEMA_OTHER 0",
         f"#define SCHEMA_STRING {STRING}",
         f"#define SCHEMA_MESSAGE {MESSAGE}  /* and more: the type is the kind less this */",
+        *(f"#define {name} {number}" for name, number in sorted(noted_numbers(types, names).items())),
         "",
         "/* [type][field number] gives the kind; types 0, 1 and 2 are those of the feeds. */",
         "static inline const uint8_t *relay_schema_kinds(int type) {",

@@ -11,9 +11,9 @@ from relay.native.journal cimport journal_lock, journal_unlock, relay_frame_leng
 from relay.native.mailbox cimport mailbox_report, mailbox_take, report_new
 from relay.native.memory cimport memory_release
 from relay.native.model cimport (
-    COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT, COMMAND_NODE_OPEN,
-    COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, CONNECTION_CLIENT,
-    CONNECTION_LISTENER, CONNECTION_OPEN, FEEDS, LIMIT_CALLS, PREFIX, REPORT_DRAINED, SKIP_OVERSIZE,
+    COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NAMES, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT,
+    COMMAND_NODE_OPEN, COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT,
+    CONNECTION_CLIENT, CONNECTION_LISTENER, CONNECTION_OPEN, FEED_LOGS, FEEDS, LIMIT_CALLS, PREFIX, REPORT_DRAINED, SKIP_OVERSIZE,
     STREAM_FEED, STREAM_REQUEST, Command, Connection, Feed, Node, Reactor, Reader, Report, Stream,
 )
 from relay.native.nghttp2 cimport NGHTTP2_REFUSED_STREAM
@@ -69,6 +69,14 @@ cdef inline void command_publish(Reactor *reactor, Command *command) noexcept no
             feed.skipped[reason - 1] += 1
         at += size
     ingest_unlock(reactor)
+
+
+cdef inline void command_names(Reactor *reactor, Command *command) noexcept nogil:
+    """Logs are enriched with another table from now on."""
+    cdef Feed *feed = &reactor.feeds[FEED_LOGS]
+    memory_release(&reactor.memory, feed.names)
+    feed.names = command.names
+    command.names = NULL
 
 
 cdef inline Stream *command_call(Reactor *reactor, uint64_t number) noexcept nogil:
@@ -237,6 +245,8 @@ cdef inline bint command_run(Reactor *reactor, Command *command) noexcept nogil:
         return True
     elif command.kind == COMMAND_ANSWER:
         command_answer(reactor, command)
+    elif command.kind == COMMAND_NAMES:
+        command_names(reactor, command)
     elif command.kind == COMMAND_SHUTDOWN:
         shutdown_begin(reactor, command.time, command.mask != 0)
     elif command.kind == COMMAND_SNAPSHOT:

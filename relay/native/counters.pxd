@@ -17,6 +17,7 @@ cdef inline void _feed_count(Feed *feed, FeedCount *count) noexcept nogil:
     count.bytes = feed.bytes
     count.published = feed.published
     count.repaired = feed.repaired
+    count.enriched = feed.enriched
     memcpy(count.skipped, feed.skipped, sizeof(count.skipped))
     count.first = feed.journal.first
     count.next = feed.journal.next

@@ -1,9 +1,10 @@
-"""From a node's DATA payload to the journal: gRPC messages are cut out, scanned, copied once, counted."""
+"""From a node's DATA payload to the journal: gRPC messages are cut out, scanned, enriched, copied once, counted."""
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 
 from relay.native.debug cimport relay_assert, relay_likely, relay_unlikely
+from relay.native.enrich cimport Enrichment, enrich_concerned, enrich_plan, enrich_write
 from relay.native.journal cimport journal_commit, journal_lock, journal_reserve, journal_unlock, relay_frame_length
 from relay.native.grpc cimport grpc_prefix_write
 from relay.native.memory cimport memory_release, memory_resize
@@ -12,8 +13,10 @@ from relay.native.model cimport (
     Feed, NodeStream, Reactor,
 )
 from relay.native.repair cimport repair_event
-from relay.native.scan cimport SCAN_MALFORMED, SCAN_OK, scan_event
-from relay.native.shape cimport shape_learn, shape_recognised
+from relay.native.scan cimport (
+    SCAN_MALFORMED, SCAN_OK, SCHEMA_LOG_DATA, SCHEMA_LOG_RESOURCE, ScanNotes, scan_event_noting, scan_string,
+)
+from relay.native.shape cimport Shape, shape_learn, shape_notes, shape_recognised
 from relay.native.status cimport STATUS_OK
 
 cdef enum:
@@ -51,30 +54,65 @@ cdef inline int ingest_append(Reactor *reactor, int number, const uint8_t *frame
     return STATUS_OK
 
 
+cdef inline int ingest_put(Reactor *reactor, int number, const uint8_t *event, size_t size) noexcept nogil:
+    """As `ingest_append`, with an event that has no prefix."""
+    cdef Feed *feed = &reactor.feeds[number]
+    cdef uint8_t *place
+    ingest_lock(reactor, number)
+    place = journal_reserve(&feed.journal, PREFIX + size)
+    if relay_unlikely(place == NULL):
+        return SKIP_MEMORY + 1
+    grpc_prefix_write(place, <uint32_t> size)
+    memcpy(place + PREFIX, event, size)
+    journal_commit(&feed.journal, PREFIX + size)
+    return STATUS_OK
+
+
+cdef inline int ingest_enrich(
+    Reactor *reactor, int number, const uint8_t *event, size_t size, const uint8_t *resource
+) noexcept nogil:
+    """Append an event that is concerned, enriched at its place in the journal where its Resource gives cause.
+
+    One that would become too large for the limit, or for the memory there is, stays as it is.
+    """
+    cdef Feed *feed = &reactor.feeds[number]
+    cdef Enrichment plan
+    cdef uint8_t *place
+    if not enrich_plan(feed.names, size, scan_string(resource), &plan) or plan.size > reactor.settings.max_event_bytes:
+        return ingest_put(reactor, number, event, size)
+    ingest_lock(reactor, number)
+    place = journal_reserve(&feed.journal, PREFIX + plan.size)
+    if relay_unlikely(place == NULL):
+        return ingest_put(reactor, number, event, size)
+    grpc_prefix_write(place, <uint32_t> plan.size)
+    enrich_write(event, size, &plan, place + PREFIX)
+    journal_commit(&feed.journal, PREFIX + plan.size)
+    feed.enriched += 1
+    return STATUS_OK
+
+
 cdef inline int ingest_repair(
     Reactor *reactor, int number, const uint8_t *frame, size_t size, uint64_t *repaired
 ) noexcept nogil:
     """Append a frame whose strings are not all UTF-8, repaired."""
     cdef Feed *feed = &reactor.feeds[number]
+    cdef ScanNotes notes
     cdef uint8_t *event = NULL
     cdef size_t event_size = 0
     cdef uint64_t bytes_repaired = 0
-    cdef uint8_t *place
-    cdef int result = STATUS_OK
+    cdef int result
     if repair_event(&reactor.memory, number, frame + PREFIX, size - PREFIX, &event, &event_size,
                     &bytes_repaired) != STATUS_OK:
         return SKIP_MEMORY + 1
     if event_size > reactor.settings.max_event_bytes:
         result = SKIP_OVERSIZE + 1
     else:
-        ingest_lock(reactor, number)
-        place = journal_reserve(&feed.journal, PREFIX + event_size)
-        if place == NULL:
-            result = SKIP_MEMORY + 1
+        if (feed.names != NULL and scan_event_noting(number, event, event_size, &notes) == SCAN_OK
+                and enrich_concerned(scan_string(notes.bodies[SCHEMA_LOG_DATA]), event + event_size)):
+            result = ingest_enrich(reactor, number, event, event_size, notes.bodies[SCHEMA_LOG_RESOURCE])
         else:
-            grpc_prefix_write(place, <uint32_t> event_size)
-            memcpy(place + PREFIX, event, event_size)
-            journal_commit(&feed.journal, PREFIX + event_size)
+            result = ingest_put(reactor, number, event, event_size)
+        if result == STATUS_OK:
             repaired[0] += 1
             feed.repaired += 1
     memory_release(&reactor.memory, event)
@@ -86,12 +124,21 @@ cdef inline int ingest_frame(
 ) noexcept nogil:
     """Scan and append one whole, uncompressed frame: STATUS_OK, or `SkipReason` + 1."""
     cdef Feed *feed = &reactor.feeds[number]
+    cdef const uint8_t *event = frame + PREFIX
+    cdef const Shape *shape = shape_recognised(&feed.shapes, event, size - PREFIX)
+    cdef ScanNotes notes
     cdef int verdict
-    if shape_recognised(&feed.shapes, frame + PREFIX, size - PREFIX):
+    if shape != NULL:
+        if feed.names != NULL:
+            shape_notes(shape, event, &notes)
+            if enrich_concerned(scan_string(notes.bodies[SCHEMA_LOG_DATA]), frame + size):
+                return ingest_enrich(reactor, number, event, size - PREFIX, notes.bodies[SCHEMA_LOG_RESOURCE])
         return ingest_append(reactor, number, frame, size)
-    verdict = scan_event(number, frame + PREFIX, size - PREFIX)
+    verdict = scan_event_noting(number, event, size - PREFIX, &notes if feed.names != NULL else NULL)
     if relay_likely(verdict == SCAN_OK):
-        shape_learn(&feed.shapes, &reactor.memory, number, frame + PREFIX, size - PREFIX)
+        shape_learn(&feed.shapes, &reactor.memory, number, event, size - PREFIX)
+        if feed.names != NULL and enrich_concerned(scan_string(notes.bodies[SCHEMA_LOG_DATA]), frame + size):
+            return ingest_enrich(reactor, number, event, size - PREFIX, notes.bodies[SCHEMA_LOG_RESOURCE])
         return ingest_append(reactor, number, frame, size)
     if verdict == SCAN_MALFORMED:
         return SKIP_MALFORMED + 1

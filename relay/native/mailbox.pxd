@@ -1,14 +1,17 @@
 """The two queues between Python's threads and the reactor, each with an eventfd that wakes the other side.
 
-Commands (Python to reactor) and calls (reactor to Python) are bounded; reports of state have one slot a
-node and are merged. The lock is held for a few instructions, never across a wait or a system call that can block.
+Commands (Python to reactor) and calls (reactor to Python) are bounded, and of tables of names only the newest
+waits; reports of state have one slot a node and are merged. The lock is held for a few instructions, never across a wait or a system call that can block.
 """
 
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset, strlen
 
 from relay.native.memory cimport memory_release, memory_take
-from relay.native.model cimport REPORT_SUBSCRIBER, Command, Mailbox, Node, NodeStream, Reactor, Report, TEXT_BYTES
+from relay.native.model cimport (
+    COMMAND_NAMES, REPORT_SUBSCRIBER, Command, Mailbox, Node, NodeStream, Reactor, Report, TEXT_BYTES,
+)
+from relay.native.names cimport Names
 from relay.native.posix cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd, pthread_cond_destroy, pthread_cond_init, pthread_mutex_destroy,
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, read, write,
@@ -32,6 +35,12 @@ cdef inline int mailbox_init(Mailbox *mailbox) noexcept nogil:
     return STATUS_OK
 
 
+cdef inline void command_free(Reactor *reactor, Command *command) noexcept nogil:
+    """Give back a command that was not run, with what it carries."""
+    memory_release(&reactor.memory, command.names)
+    memory_release(&reactor.memory, command)
+
+
 cdef inline void mailbox_free(Reactor *reactor) noexcept nogil:
     cdef Mailbox *mailbox = &reactor.mailbox
     cdef Command *command = mailbox.first
@@ -40,7 +49,7 @@ cdef inline void mailbox_free(Reactor *reactor) noexcept nogil:
     cdef Report *next_report
     while command != NULL:
         next_command = command.next
-        memory_release(&reactor.memory, command)
+        command_free(reactor, command)
         command = next_command
     while report != NULL:
         next_report = report.next
@@ -82,23 +91,39 @@ cdef inline Command *command_new(Reactor *reactor, int kind, size_t size) noexce
     return command
 
 
+cdef inline bint _mailbox_merged(Mailbox *mailbox, Command *command) noexcept nogil:
+    """Put a table of names in the place of the one that waits; the command then has the old one. Under the lock."""
+    cdef Names *former
+    if command.kind != COMMAND_NAMES or mailbox.naming == NULL:
+        return False
+    former = mailbox.naming.names
+    mailbox.naming.names = command.names
+    command.names = former
+    return True
+
+
 cdef inline int mailbox_command(Reactor *reactor, Command *command, bint bounded) noexcept nogil:
     """Hand a command to the reactor. Whatever the answer, the command is not the caller's any more."""
     cdef Mailbox *mailbox = &reactor.mailbox
     cdef bint first
+    cdef bint merged = False
     cdef int status = STATUS_OK
     pthread_mutex_lock(&mailbox.lock)
     if not mailbox.running:
         status = STATUS_SHUTDOWN
+    elif _mailbox_merged(mailbox, command):
+        merged = True
     elif bounded and (
         mailbox.commands >= MAILBOX_COMMANDS
         or (mailbox.commands and mailbox.command_bytes + command.size > MAILBOX_COMMAND_BYTES)
     ):
         status = STATUS_FULL
-    if status != STATUS_OK:
+    if merged or status != STATUS_OK:
         pthread_mutex_unlock(&mailbox.lock)
-        memory_release(&reactor.memory, command)
+        command_free(reactor, command)
         return status
+    if command.kind == COMMAND_NAMES:
+        mailbox.naming = command
     first = mailbox.first == NULL
     if first:
         mailbox.first = command
@@ -121,6 +146,7 @@ cdef inline Command *mailbox_take(Reactor *reactor) noexcept nogil:
     command = mailbox.first
     mailbox.first = NULL
     mailbox.last = NULL
+    mailbox.naming = NULL
     mailbox.commands = 0
     mailbox.command_bytes = 0
     pthread_mutex_unlock(&mailbox.lock)

@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from relay.native.journal cimport Journal, Place, Segment
 from relay.native.memory cimport Memory
+from relay.native.names cimport Names
 from relay.native.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
 from relay.native.posix cimport epoll_event, iovec, pthread_cond_t, pthread_mutex_t, sockaddr_storage
 from relay.native.shape cimport Shapes
@@ -365,6 +366,7 @@ cdef enum:  # CommandKind
     COMMAND_DRAIN
     COMMAND_ANSWER
     COMMAND_SNAPSHOT
+    COMMAND_NAMES
     COMMAND_SHUTDOWN
 
 cdef struct Command:
@@ -383,6 +385,7 @@ cdef struct Command:
     char text[TEXT_BYTES]
     char filters[FEEDS][16]
     Snapshot *snapshot
+    Names *names               # COMMAND_NAMES: the table, or NULL for none
     size_t size
     uint8_t *data              # behind this struct
 
@@ -445,6 +448,7 @@ cdef struct FeedCount:
     uint64_t bytes
     uint64_t published
     uint64_t repaired
+    uint64_t enriched
     uint64_t skipped[SKIP_REASONS]
     uint64_t first
     uint64_t next
@@ -487,6 +491,7 @@ cdef struct Mailbox:
     Command *last
     uint32_t commands
     size_t command_bytes
+    Command *naming            # of the commands that wait, the one with a table of names
     int wake                   # eventfd: commands wait
     Report *first_report
     Report *last_report
@@ -500,6 +505,7 @@ cdef struct Mailbox:
 cdef struct Feed:
     Journal journal
     Shapes shapes
+    Names *names               # what events are enriched with; NULL: nothing
     Reactor *reactor
     int number
     Stream *readers
@@ -509,6 +515,7 @@ cdef struct Feed:
     uint64_t bytes
     uint64_t published
     uint64_t repaired
+    uint64_t enriched
     uint64_t skipped[SKIP_REASONS]
     uint64_t ended_delivered
     uint64_t ended_lost

@@ -44,13 +44,13 @@ from relay.native.output cimport output_control
 from relay.native.posix cimport (
     AF_INET, ECONNREFUSED, EHOSTUNREACH, EINPROGRESS, ENETUNREACH, ETIMEDOUT, IPPROTO_TCP, SOCK_CLOEXEC,
     SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR, SO_KEEPALIVE, SO_RCVBUF, TCP_KEEPCNT, TCP_KEEPIDLE,
-    TCP_KEEPINTVL, TCP_NODELAY, TCP_USER_TIMEOUT, close, connect, errno, getsockopt, sockaddr, sockaddr_in,
-    sockaddr_in6, sockaddr_storage, socket, socklen_t,
+    TCP_KEEPINTVL, TCP_NODELAY, TCP_USER_TIMEOUT, GRND_NONBLOCK, close, connect, errno, getrandom, getsockopt,
+    sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socket, socklen_t,
 )
 from relay.native.status cimport (
     STATUS_ENDED, STATUS_GOAWAY, STATUS_GRPC, STATUS_HTTP, STATUS_NONCE, STATUS_NO_MEMORY, STATUS_NO_TRAILERS,
-    STATUS_OK, STATUS_PROTOCOL, STATUS_REFUSED, STATUS_RESET, STATUS_SILENT, STATUS_SYSTEM, STATUS_TIMEOUT,
-    STATUS_UNREACHABLE, status_grpc, status_text,
+    STATUS_OK, STATUS_PROTOCOL, STATUS_REFUSED, STATUS_RESET, STATUS_SELF, STATUS_SILENT, STATUS_SYSTEM,
+    STATUS_TIMEOUT, STATUS_UNREACHABLE, status_grpc, status_text,
 )
 from relay.native.transport cimport transport_read
 
@@ -242,6 +242,28 @@ cdef inline void node_open(Reactor *reactor, Node *node, int feed) noexcept nogi
     connection_dirty(node.connection)
 
 
+cdef inline int32_t node_nonce(Reactor *reactor) noexcept nogil:
+    """A positive number that nobody can guess: who sends us ours, has it from us (`node_is_self`)."""
+    cdef uint32_t random = 0
+    if getrandom(&random, sizeof(random), GRND_NONBLOCK) != <ssize_t> sizeof(random):
+        random = <uint32_t> (reactor.now >> 10)       # before the kernel has gathered any randomness
+    return <int32_t> (random & 0x7fffffff) | 1
+
+
+cdef inline bint node_is_self(Reactor *reactor, int32_t nonce) noexcept nogil:
+    """Whether a client's nonce is one that we wait for the answer to: then that node is we ourselves.
+
+    It would feed us our own events for ever. The node fails, so that the answer finds nobody.
+    """
+    cdef Node *node = reactor.nodes
+    while node != NULL:
+        if node.state == NODE_CHECKING and node.nonce == nonce:
+            node_fail(reactor, node, STATUS_SELF, status_text(STATUS_SELF))
+            return True
+        node = node.next
+    return False
+
+
 cdef inline void node_connected(Reactor *reactor, Node *node) noexcept nogil:
     """The socket is connected: HTTP/2, then HealthCheck."""
     cdef Connection *connection = node.connection
@@ -265,8 +287,7 @@ cdef inline void node_connected(Reactor *reactor, Node *node) noexcept nogil:
     if error == 0:
         error = nghttp2_session_set_local_window_size(
             connection.session, NGHTTP2_FLAG_NONE, 0, NODE_CONNECTION_WINDOW)
-    # A random nonce would need a source of randomness; one that never repeats on a connection serves as well.
-    node.nonce = <int32_t> ((reactor.now >> 10) & 0x7fffffff) | 1
+    node.nonce = node_nonce(reactor)
     node.check_used = 0
     node.check_asked = 0
     node.check_text[0] = 0

@@ -202,3 +202,9 @@ cdef inline uint64_t monotonic() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <uint64_t> now.tv_sec * 1000000000 + <uint64_t> now.tv_nsec
+
+
+cdef extern from "<sys/random.h>" nogil:
+    enum:
+        GRND_NONBLOCK
+    ssize_t getrandom(void *data, size_t size, unsigned int flags)

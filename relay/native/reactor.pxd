@@ -15,7 +15,7 @@ from relay.native.journal cimport (
 )
 from relay.native.leisure cimport LEISURE, LEISURE_MS, leisure_turn
 from relay.native.mailbox cimport (
-    eventfd_clear, eventfd_raise, mailbox_free, mailbox_init, mailbox_report, mailbox_take, report_new,
+    command_free, eventfd_clear, eventfd_raise, mailbox_free, mailbox_init, mailbox_report, mailbox_take, report_new,
     text_copy,
 )
 from relay.native.memory cimport memory_blocks, memory_init, memory_release, memory_take
@@ -199,7 +199,7 @@ cdef inline uint64_t reactor_free(Reactor *reactor) noexcept nogil:
         following = command.next
         if command.kind == COMMAND_LISTEN:
             close(command.fd)
-        memory_release(&reactor.memory, command)
+        command_free(reactor, command)
         command = following
     while reactor.drains != NULL:
         command = reactor.drains
@@ -214,6 +214,7 @@ cdef inline uint64_t reactor_free(Reactor *reactor) noexcept nogil:
         if reactor.feeds[number].journal.memory != NULL:
             journal_free(&reactor.feeds[number].journal)
         shapes_free(&reactor.feeds[number].shapes, &reactor.memory)
+        memory_release(&reactor.memory, reactor.feeds[number].names)
     nghttp2_session_callbacks_del(reactor.server_callbacks)
     nghttp2_session_callbacks_del(reactor.node_callbacks)
     nghttp2_option_del(reactor.server_option)

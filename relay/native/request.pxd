@@ -6,8 +6,8 @@ from libc.string cimport memcpy, memmove, strlen
 
 from relay.native.connection cimport connection_dirty
 from relay.native.grpc cimport (
-    GRPC_INT32_MESSAGE_BYTES, GRPC_INTERNAL, GRPC_INVALID_ARGUMENT, GRPC_OK, GRPC_RESOURCE_EXHAUSTED,
-    GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED, grpc_content_type_ok, grpc_filter_decode, grpc_nonce_decode,
+    GRPC_FAILED_PRECONDITION, GRPC_INT32_MESSAGE_BYTES, GRPC_INTERNAL, GRPC_INVALID_ARGUMENT, GRPC_OK,
+    GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED, grpc_content_type_ok, grpc_filter_decode, grpc_nonce_decode,
     grpc_reply_encode, grpc_timeout_parse,
 )
 from relay.native.journal cimport relay_frame_length
@@ -23,8 +23,8 @@ from relay.native.nghttp2 cimport (
     NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_NONE, NGHTTP2_INTERNAL_ERROR, header_text, nghttp2_data_provider,
     nghttp2_nv, nghttp2_submit_response, nghttp2_submit_rst_stream,
 )
-from relay.native.node cimport name_is, relay_check_path, relay_feed_path
-from relay.native.status cimport STATUS_OK
+from relay.native.node cimport name_is, node_is_self, relay_check_path, relay_feed_path
+from relay.native.status cimport STATUS_OK, STATUS_SELF, status_text
 from relay.native.stream cimport (
     CALL_HALF_CLOSED, CALL_MESSAGE, stream_answer, stream_call_end, stream_end, stream_final, stream_finish,
     stream_request_free, stream_respond,
@@ -199,11 +199,14 @@ cdef inline void request_watch(
 cdef inline void request_check(
     Reactor *reactor, Stream *stream, const uint8_t *message, size_t size, nghttp2_data_provider *provider
 ) noexcept nogil:
-    """HealthCheck: echo the nonce."""
+    """HealthCheck: echo the nonce, unless it is our own."""
     cdef int32_t nonce = 0
     cdef uint8_t reply[GRPC_INT32_MESSAGE_BYTES]
     if grpc_nonce_decode(message, size, &nonce) != STATUS_OK:
         stream_finish(reactor, stream, GRPC_INTERNAL, "the request is not a feeder.NonceMessage")
+        return
+    if node_is_self(reactor, nonce):
+        stream_finish(reactor, stream, GRPC_FAILED_PRECONDITION, status_text(STATUS_SELF))
         return
     stream.kind = STREAM_ANSWER
     if not stream_answer(reactor, stream, reply, grpc_reply_encode(nonce, reply), True):

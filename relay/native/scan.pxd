@@ -34,8 +34,11 @@ from relay.native.reader cimport (
 from relay.native.utf8 cimport utf8_ascii_within, utf8_valid
 
 cdef extern from "_schema.h" nogil:
+    enum:
+        SCHEMA_NUMBERS
+        SCHEMA_LOG_RESOURCE
+        SCHEMA_LOG_DATA
     int SCHEMA_TYPES
-    uint32_t SCHEMA_NUMBERS
     int SCHEMA_OTHER
     int SCHEMA_STRING
     int SCHEMA_MESSAGE
@@ -60,7 +63,7 @@ cdef enum ScanResult:
 
 cdef inline int scan_kind(const uint8_t *kinds, uint32_t number) noexcept nogil:
     """What a field is that has its bytes behind a length."""
-    return kinds[number] if number < SCHEMA_NUMBERS else SCHEMA_OTHER
+    return kinds[number] if number < <uint32_t> SCHEMA_NUMBERS else SCHEMA_OTHER
 
 
 cdef inline bint scan_skip_group(Reader *reader, uint32_t number, int depth) noexcept nogil:
@@ -114,10 +117,23 @@ cdef struct ScanOuter:
     const uint8_t *kinds
 
 
+# The bodies of an event's strings by number, the last of each, as parsers take it. Only those of a log that enrichment
+# looks at are defined, NULL where the event has none; make_schema.py sees to it that no string within a nested message
+# has their numbers.
+cdef struct ScanNotes:
+    const uint8_t *bodies[SCHEMA_NUMBERS]
+
+
 cdef inline int scan_event(int feed, const uint8_t *data, size_t size) noexcept nogil:
     """What an event of a feed (0 messages, 1 alerts, 2 logs) is: SCAN_OK, SCAN_REPAIR or SCAN_MALFORMED.
 
     Reads no byte beyond `size`. An empty event is fine: all its fields have their defaults.
+    """
+    return scan_event_noting(feed, data, size, NULL)
+
+
+cdef inline int scan_event_noting(int feed, const uint8_t *data, size_t size, ScanNotes *notes) noexcept nogil:
+    """As `scan_event`; of an event that is not malformed, note where strings are, unless `notes` is NULL.
 
     On the path of every event: no calls, also not for messages inside the event; and no branch on the
     sizes of strings and numbers where it can be helped, because those are what is mispredicted.
@@ -132,6 +148,9 @@ cdef inline int scan_event(int feed, const uint8_t *data, size_t size) noexcept 
     cdef int kind
     cdef int depth = 0
     cdef int result = SCAN_OK
+    if notes != NULL:
+        notes.bodies[SCHEMA_LOG_RESOURCE] = NULL
+        notes.bodies[SCHEMA_LOG_DATA] = NULL
     reader_init(&reader, data, size)
     while True:
         while unlikely(reader_left(&reader) == 0):
@@ -147,6 +166,10 @@ cdef inline int scan_event(int feed, const uint8_t *data, size_t size) noexcept 
                 return SCAN_MALFORMED
             kind = scan_kind(kinds, number)
             if likely(kind == SCHEMA_STRING):
+                if notes != NULL:
+                    # Every string: a branch on the number is mispredicted, and conditional moves cost as much also
+                    # where nothing is noted (measured, different logs: 5 ns this way; 7 with the length noted, too).
+                    notes.bodies[number] = body
                 if unlikely(not utf8_ascii_within(body, length, <size_t>(end - body))):
                     if not utf8_valid(body, length):
                         result = SCAN_REPAIR
@@ -163,3 +186,28 @@ cdef inline int scan_event(int feed, const uint8_t *data, size_t size) noexcept 
                 return SCAN_MALFORMED
         elif unlikely(not scan_skip_scalar(&reader, wire)):
             return SCAN_MALFORMED
+
+
+# A string as it lies in an event; NULL and 0 when the event has none.
+cdef struct ScanString:
+    const uint8_t *length      # its length, in as many bytes as it was written with
+    const uint8_t *body
+    size_t size
+
+
+cdef inline ScanString scan_string(const uint8_t *body) noexcept nogil:
+    """The string with this body, in an event that has been scanned."""
+    cdef ScanString string
+    cdef const uint8_t *at
+    string.body = body
+    string.length = body
+    string.size = 0
+    if body != NULL:
+        # Back to the tag, whose last byte has no top bit; the length's bytes have one, save its last.
+        at = body - 1
+        string.size = at[0]
+        while (at - 1)[0] & 0x80:
+            at -= 1
+            string.size = string.size << 7 | (at[0] & 0x7F)
+        string.length = at
+    return string

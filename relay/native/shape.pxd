@@ -7,6 +7,8 @@ string's the top bits, which are zero in ASCII. An event of the same size that a
 the very same steps as the one it was made of, so it is well-formed, too, and its strings are ASCII. One that does
 not agree has only not been recognised: it is scanned.
 
+A shape also knows where the strings lie that enrichment looks at, so that they need no walk either.
+
 benchmarks/test_micro_scan.py has what each of them costs.
 """
 
@@ -19,7 +21,9 @@ from relay.native.reader cimport (
     WIRE_BYTES, WIRE_FIXED32, WIRE_FIXED64, WIRE_VARINT, Reader, reader_bytes, reader_init, reader_left,
     reader_skip, reader_skip_varint, reader_tag,
 )
-from relay.native.scan cimport SCHEMA_MESSAGE, SCHEMA_STRING, relay_schema_kinds, scan_kind
+from relay.native.scan cimport (
+    SCHEMA_LOG_DATA, SCHEMA_LOG_RESOURCE, SCHEMA_MESSAGE, SCHEMA_STRING, ScanNotes, relay_schema_kinds, scan_kind,
+)
 from relay.native.utf8 cimport utf8_ascii
 
 cdef extern from *:
@@ -64,6 +68,8 @@ cdef enum:
 cdef struct Shape:
     uint32_t size              # of the event it was learnt from; 0: none yet
     uint32_t misses            # events since it last recognised one
+    uint32_t resource          # where a log's strings lie, as ScanNotes has them; 0 where it has none
+    uint32_t data
     uint8_t pattern[SHAPE_BYTES]
     uint8_t mask[SHAPE_BYTES]
 
@@ -76,16 +82,25 @@ cdef inline void shapes_free(Shapes *shapes, Memory *memory) noexcept nogil:
     shapes.slots = NULL
 
 
-cdef inline bint shape_recognised(Shapes *shapes, const uint8_t *event, size_t size) noexcept nogil:
-    """Whether the event is laid out like an earlier one: then it is well-formed, and its strings are ASCII."""
+cdef inline Shape *shape_recognised(Shapes *shapes, const uint8_t *event, size_t size) noexcept nogil:
+    """The shape of an event that is laid out like an earlier one: then it is well-formed, and its strings are ASCII.
+
+    NULL when it is not; the shape is good until the next one is learnt.
+    """
     cdef Shape *shape
     if shapes.slots == NULL:
-        return False
+        return NULL
     shape = &shapes.slots[size % SHAPE_SLOTS]
     if shape.size != size or not relay_shape_agrees(event, shape.pattern, shape.mask, size):
-        return False
+        return NULL
     shape.misses = 0
-    return True
+    return shape
+
+
+cdef inline void shape_notes(const Shape *shape, const uint8_t *event, ScanNotes *notes) noexcept nogil:
+    """What a scan would note of an event that was recognised."""
+    notes.bodies[SCHEMA_LOG_RESOURCE] = event + shape.resource if shape.resource else NULL
+    notes.bodies[SCHEMA_LOG_DATA] = event + shape.data if shape.data else NULL
 
 
 cdef inline bint _shape_fill(
@@ -136,6 +151,10 @@ cdef inline bint _shape_fill(
             if not utf8_ascii(body, length):
                 return False
             memset(shape.mask + (body - event), 0x80, length)
+            if number == SCHEMA_LOG_DATA:
+                shape.data = <uint32_t> (body - event)
+            elif number == SCHEMA_LOG_RESOURCE:
+                shape.resource = <uint32_t> (body - event)
         elif kind >= SCHEMA_MESSAGE:
             if not _shape_fill(shape, event, body, length, kind - SCHEMA_MESSAGE):
                 return False
@@ -163,5 +182,7 @@ cdef inline bint shape_learn(
         return False
     memset(shape.pattern, 0, size)
     memset(shape.mask, 0, size)
+    shape.resource = 0
+    shape.data = 0
     shape.size = <uint32_t> size if _shape_fill(shape, event, event, size, feed) else 0
     return shape.size != 0

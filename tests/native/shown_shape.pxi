@@ -29,7 +29,7 @@ cdef class Shapes:
             &self.shapes, &self.memory, self.feed, guard_end(event), <size_t>event.shape[0]))
 
     def recognised(self, const uint8_t[:] event):
-        return bool(native_shape.shape_recognised(&self.shapes, guard_end(event), <size_t>event.shape[0]))
+        return native_shape.shape_recognised(&self.shapes, guard_end(event), <size_t>event.shape[0]) != NULL
 
     def free(self):
         """Blocks held afterwards."""

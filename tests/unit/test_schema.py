@@ -54,11 +54,19 @@ def test_a_map_is_a_message_of_its_own(tmp_path: Path) -> None:
         ("repeated double many = 4;", "proto3", "field many may be packed"),
         ("string far = 5000;", "proto3", "field number 5000"),
         ("optional string name = 4;", "proto2", "this is proto2"),
+        ("int32 Data = 17;", "proto3", "field Data is not a string"),
+        ("string Data = 2; map<string, string> more = 18;", "proto3", "Entry.value has the number of one"),
     ],
 )
 def test_what_the_scanner_could_not_check_is_refused(tmp_path: Path, fields: str, syntax: str, told: str) -> None:
     with pytest.raises(SystemExit, match=told):
         table(tmp_path, fields, syntax)
+
+
+def test_the_numbers_that_enrichment_needs_are_those_of_the_log() -> None:
+    types = make_schema.read_types(make_schema.SOURCE)
+    numbers = make_schema.noted_numbers(types, make_schema.number_types(types))
+    assert numbers == {"SCHEMA_LOG_RESOURCE": 16, "SCHEMA_LOG_DATA": 17}
 
 
 def test_types_of_the_project_are_numbered_by_feed() -> None:
