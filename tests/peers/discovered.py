@@ -71,19 +71,20 @@ class ClusterRelay(Command):
 
 def hosts(counters: Counters) -> list[str]:
     """The hosts of the nodes that the relay knows, sorted."""
-    return sorted(_host(node["address"]) for node in counters["nodes"])
+    return sorted(_host(node) for node in counters["nodes"])
 
 
 def streaming(counters: Counters) -> list[str]:
     """The hosts of the nodes that stream, sorted."""
-    return sorted(_host(node["address"]) for node in counters["nodes"] if node["state"] == "streaming")
+    return sorted(_host(node) for node in counters["nodes"] if node["state"] == "streaming")
 
 
 def node_at(counters: Counters, address: str) -> Counters:
     """The counters of the node with that host."""
-    (found,) = (node for node in counters["nodes"] if _host(node["address"]) == address)
+    (found,) = (node for node in counters["nodes"] if _host(node) == address)
     return dict(found)
 
 
-def _host(address: str) -> str:
-    return address.rpartition(":")[0].strip("[]")
+def _host(node: Counters) -> str:
+    # A node that has just been removed has no address any more, until the reactor knows, too.
+    return str(node.get("address", "")).rpartition(":")[0].strip("[]")

@@ -308,12 +308,12 @@ def test_without_watch_it_polls(cluster: Cluster, port: int) -> None:
     with nodes(port, A, B), ClusterRelay(configuration, port) as relay:
         said = relay.warned("discovery", "watch", "pods")
         assert (said["verb"], said["resource"]) == ("watch", "pods")
-        counters = relay.until_streaming(A)
-        assert counters["kubernetes"]["pods"]["mode"] == "poll"
+        relay.until_streaming(A)
+        relay.until(lambda now: now["kubernetes"]["pods"]["mode"] == "poll", "polling")
         cluster.node("two", B)
         cluster.delete_pod("one", "kubearmor")
-        counters = relay.until_streaming(B)
-        assert counters["kubernetes"]["pods"]["mode"] == "poll"
+        relay.until_streaming(B)
+        counters = relay.until(lambda now: now["kubernetes"]["pods"]["mode"] == "poll", "polling")
         assert counters["kubernetes"]["pods"]["lists"] >= 2
         assert relay.end() == 0
 
