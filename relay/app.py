@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
@@ -288,15 +287,15 @@ async def shutdown(relay: Relay, reason: str, code: int) -> int:
         "ending",
         extra=log.fields(reason=reason, deadline=SHUTDOWN_SECONDS),
     )
-    if relay.cluster is not None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(relay.cluster.stop(), SHUTDOWN_MARGIN)
+    ends: list[asyncio.Future[Any]] = [relay.engine.stopped]
     if not relay.engine.stopped.done():
         relay.services.set_serving(False)
         relay.services.close()
         relay.engine.shutdown(SHUTDOWN_SECONDS)
         relay.nodes.stop()
-        await asyncio.wait([relay.engine.stopped], timeout=SHUTDOWN_SECONDS + SHUTDOWN_MARGIN)
+    if relay.cluster is not None:
+        ends.append(relay.cluster.stop())
+    await asyncio.wait(ends, timeout=SHUTDOWN_SECONDS + SHUTDOWN_MARGIN)
     if not relay.engine.stopped.done():
         # close() would wait for a thread that does not end: leave without it.
         logger.error("the engine has not ended within its deadline")
@@ -322,8 +321,9 @@ def log_counters(relay: Relay) -> None:
 def snapshot(relay: Relay) -> dict[str, Any]:
     """All counters: the engine's, and what the control plane knows beside."""
     counters = relay.engine.counters()
-    nodes = sorted(counters["nodes"], key=lambda count: count["node"])
-    counters["nodes"] = [{**count, **relay.nodes.describe(count["node"])} for count in nodes]
+    # One that was removed just now is the engine's for a moment longer than the table's.
+    nodes = [(count, relay.nodes.describe(count["node"])) for count in counters["nodes"]]
+    counters["nodes"] = [{**count, **known} for count, known in sorted(nodes, key=_number) if known]
     counters["subscribers"] += [
         {
             "subscriber": report.subscriber,
@@ -341,6 +341,10 @@ def snapshot(relay: Relay) -> dict[str, Any]:
     process["uptime"] = round(time.monotonic() - relay.started, 3)
     process.update(memory())
     return counters
+
+
+def _number(node: tuple[dict[str, Any], dict[str, Any]]) -> int:
+    return int(node[0]["node"])
 
 
 def memory() -> dict[str, int]:

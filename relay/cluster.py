@@ -77,11 +77,11 @@ class Cluster:
         followed = {name: reflector.describe() for name, reflector in self._reflectors.items()}
         return {"source": str(self._wanted.source), **followed, "names": len(self._names)}
 
-    async def stop(self) -> None:
-        """Follow nothing any more."""
+    def stop(self) -> asyncio.Future[Any]:
+        """Follow nothing any more; the future is done when all connections are closed."""
         self._names.stop()
         self._retire()
-        await asyncio.gather(*self._retiring)
+        return asyncio.gather(*self._retiring)
 
     def _discover(self, api: Api, wanted: Wanted) -> None:
         resource = Resource("pods", wanted.namespace, wanted.selector)

@@ -14,6 +14,8 @@ from typing import Any
 
 from benchmarks.peers import process
 
+ALONE = {"RELAY_KUBERNETES": "off"}  # a developer's cluster is none of its business
+
 
 def command() -> str:
     """The installed command; RELAY_COMMAND names another build of it."""
@@ -33,7 +35,7 @@ def start(nodes: list[int], *flags: str) -> Iterator[process.Contender]:
     argv = [command(), f"--nodes={listed}", f"--gRPCPort={port}", "--bind=127.0.0.1", *flags]
     with (
         process.folder() as folder,
-        process.program(argv, cpus=process.contender_cpus(), folder=folder) as (child, log),
+        process.program(argv, cpus=process.contender_cpus(), folder=folder, environment=ALONE) as (child, log),
     ):
         process.wait_listening(port, child, log)
         yield process.Contender("relay", [port], child, log)
