@@ -61,7 +61,7 @@ def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(
     assert run.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["-gRPCPort"], ["simulate", "-bind=", "-port"]])
+@pytest.mark.parametrize("arguments", [["-nodes=a:1", "-gRPCPort"], ["simulate", "-bind=", "-port"]])
 def test_a_port_in_use_is_said_in_one_line_with_exit_code_2(relay: Relay, arguments: list[str]) -> None:
     run = finished(*arguments, str(relay.port))
     assert (run.returncode, run.stdout) == (2, "")
@@ -192,7 +192,7 @@ def names(values: object) -> Iterator[str]:
 
 def test_usr1_is_answered_at_log_level_error() -> None:
     port = free_port()
-    with Command("-gRPCPort", str(port), "-log-level", "error") as command:
+    with Command("-nodes", f"{HOST}:1", "-gRPCPort", str(port), "-log-level", "error") as command:
         # Nothing is logged at the start, so the open port is the sign that signals are handled soon.
         while True:
             with socket.socket() as client:
@@ -269,7 +269,7 @@ def test_a_part_that_fails_ends_the_process_with_a_reason_and_exit_code_1() -> N
 def test_a_closed_standard_error_ends_nothing() -> None:
     port = free_port()
     reading, writing = os.pipe()
-    arguments = [str(PROGRAM), "-gRPCPort", str(port), "-log-level", "debug"]
+    arguments = [str(PROGRAM), "-nodes", f"{HOST}:1", "-gRPCPort", str(port), "-log-level", "debug"]
     process = subprocess.Popen(arguments, stderr=writing, env=environment())
     try:
         os.close(writing)
