@@ -347,6 +347,21 @@ class Cluster:
             self.call("DELETE", f"{BINDINGS}/meanwhile")
 
     @contextlib.contextmanager
+    def role(self, user: str, namespace: str) -> Iterator[None]:
+        """A user may list and watch the pods of one namespace."""
+        place = f"{RIGHTS}/namespaces/{namespace}"
+        rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": list(EVERYTHING)}]
+        self.call("POST", f"{place}/roles", {"metadata": {"name": user}, "rules": rules})
+        binding = _binding(user, user)
+        binding["roleRef"]["kind"] = "Role"
+        self.call("POST", f"{place}/rolebindings", binding)
+        try:
+            yield
+        finally:
+            self.call("DELETE", f"{place}/rolebindings/{user}")
+            self.call("DELETE", f"{place}/roles/{user}")
+
+    @contextlib.contextmanager
     def revoked(self, user: str) -> Iterator[None]:
         """A user may do nothing."""
         self.call("DELETE", f"{BINDINGS}/{user}")
@@ -529,6 +544,7 @@ def pod(
     labels: dict[str, str] | None = None,
     host_network: bool = False,
     realistic: bool = False,
+    note: str = "",
 ) -> Object:
     """A pod as it is sent to the API server.
 
@@ -536,9 +552,12 @@ def pod(
         labels: of the pod.
         host_network: it shares its node's address.
         realistic: with the annotations, variables and mounts of a usual pod: some KiB.
+        note: the text of an annotation.
     """
     container: Object = {"name": "main", "image": "registry.example/app:1"}
     metadata: Object = {"name": name, "namespace": namespace, "labels": labels or {"app": name}}
+    if note:
+        metadata["annotations"] = {"example.com/note": note}
     if realistic:
         metadata["annotations"] = {f"example.com/note-{n}": f"{name}/{n} " + "x" * 120 for n in range(8)}
         container["env"] = [{"name": f"VARIABLE_{n}", "value": f"value {n} of {name}"} for n in range(25)]

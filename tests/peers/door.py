@@ -30,6 +30,9 @@ class Door:
         self.requests: list[str] = []
         self._inner = inner
         self._watch_seconds = watch_seconds
+        self._held = ""
+        self._reached = threading.Event()
+        self._released = asyncio.Event()
         self._outside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._outside.load_cert_chain(folder / "server.crt", folder / "server.key")
         self._inside = ssl.create_default_context(cafile=str(folder / "ca.crt"))
@@ -52,6 +55,21 @@ class Door:
     def drop(self) -> None:
         """Break all connections; new ones are welcome."""
         self._run(self._break())
+
+    def hold(self, pattern: str) -> None:
+        """Let no request through whose first line has a part that matches, until `release`."""
+        self._reached.clear()
+        self._released.clear()
+        self._held = pattern
+
+    def wait_held(self) -> None:
+        """Wait until there is such a request."""
+        assert self._reached.wait(WAIT), f"no request with {self._held}"
+
+    def release(self) -> None:
+        """Let through what was held."""
+        self._held = ""
+        self._loop.call_soon_threadsafe(self._released.set)
 
     def watches(self, what: str) -> list[str]:
         """The requests for a watch of "pods" or "services" so far."""
@@ -127,6 +145,9 @@ class Door:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             self.requests.append(head.split(b" HTTP/")[0].decode())
+            if self._held and re.search(self._held, self.requests[-1]):
+                self._reached.set()
+                await self._released.wait()
             if self._watch_seconds is not None:
                 head = re.sub(rb"timeoutSeconds=\d+", b"timeoutSeconds=%d" % self._watch_seconds, head, count=1)
             writer.write(head)

@@ -130,6 +130,17 @@ def test_what_is_there_at_the_start_has_its_name(cluster: Cluster, node: Node) -
         assert relay.end() == 0
 
 
+def test_objects_of_the_largest_size(cluster: Cluster, observed: Observed) -> None:
+    """A quarter of a MiB of annotations is what the API server takes: one line of a watch, one item of a page."""
+    cluster.pod("large", "10.1.0.1", note="x" * 255 * 1024)
+    observed.until_named("10.1.0.1", "pod/default/large")
+    with ClusterRelay(cluster.kubeconfig(), observed.node.port) as relay:
+        relay.until_streaming(HERE)
+        with Observed(observed.node, relay) as another:
+            another.until_named("10.1.0.1", "pod/default/large")
+        assert relay.end() == 0
+
+
 def test_headless_services_are_nobody(cluster: Cluster, observed: Observed) -> None:
     assert cluster.service("headless", "shop", headless=True) == ["None"]
     (address,) = cluster.service("front", "shop")

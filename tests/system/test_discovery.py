@@ -4,6 +4,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from peers import events
@@ -215,6 +216,22 @@ def test_selector_and_namespace(cluster: Cluster, port: int) -> None:
             relay.until_streaming(C)
 
 
+def test_a_selector_that_changes_while_the_relay_runs(cluster: Cluster, port: int, tmp_path: Path) -> None:
+    """By SIGHUP; a node that both selectors find stays connected."""
+    cluster.node("one", A, labels={"tier": "guards", "zone": "x"})
+    cluster.node("two", B, labels={"tier": "guards"})
+    cluster.node("three", C, labels={"zone": "x"})
+    settings = tmp_path / "relay.toml"
+    settings.write_text('node-selector = "tier=guards"\n')
+    with nodes(port, A, B, C), ClusterRelay(cluster.kubeconfig(), port, "-config", str(settings)) as relay:
+        relay.until_streaming(A, B)
+        settings.write_text('node-selector = "zone=x"\n')
+        relay.send(signal.SIGHUP)
+        counters = relay.until_streaming(A, C)
+        assert node_at(counters, A)["reconnects"] == 0
+        assert relay.end() == 0
+
+
 # --- credentials --------------------------------------------------------------------------
 
 
@@ -333,6 +350,24 @@ def test_without_the_right_to_list_pods(cluster: Cluster, port: int) -> None:
         assert relay.end() == 0
 
 
+def test_rights_in_one_namespace(cluster: Cluster, port: int) -> None:
+    """A role of the namespace is enough to find the nodes in it; only the names of remote hosts need more."""
+    cluster.node("one", A)
+    cluster.node("two", B, namespace="shop")
+    configuration = cluster.kubeconfig("nobody", token=token_of("nobody"))
+    with (
+        nodes(port, A, B),
+        cluster.role("nobody", "kubearmor"),
+        ClusterRelay(configuration, port, "-namespace", "kubearmor") as relay,
+    ):
+        relay.until_streaming(A)
+        for resource in ("pods", "services"):
+            said = relay.warned("enrichment", "list", resource, "403")
+            assert (said["verb"], said["resource"]) == ("list", resource)
+        assert not [line for line in relay.said() if "discovery may not" in line]
+        assert relay.end() == 0
+
+
 def test_it_never_asks_for_a_single_object(cluster: Cluster, port: int) -> None:
     """The Helm chart's role has no get."""
     with nodes(port, A), behind_door(cluster, port) as (relay, door):
@@ -417,6 +452,27 @@ def test_a_watch_from_a_version_that_is_gone(cluster: Cluster, port: int) -> Non
         relay.until(lambda now: {each["mode"] for each in followed(now)} == {"watch"}, "watches")
         assert not [line for line in relay.said() if '"level":"warn"' in line and "410" in line]
         assert relay.end() == 0
+
+
+def test_a_page_that_is_gone(cluster: Cluster, port: int) -> None:
+    """410 in the middle of a list: it begins again, and nobody who is there is left out."""
+    addresses = [f"127.0.8.{number}" for number in range(1, 121)]  # more than a first page
+    cluster.nodes(addresses)
+    try:
+        # Without its cache the server reads what etcd has forgotten from nowhere.
+        cluster.restart("--watch-cache=false")
+        with nodes(port, *addresses), Door(cluster.folder, cluster.port) as door:
+            door.hold("continue=.*labelSelector=")
+            with ClusterRelay(cluster.kubeconfig("door", port=door.port), port) as relay:
+                door.wait_held()
+                cluster.delete_pod("kubearmor-127-0-8-7", "kubearmor")
+                cluster.compact()
+                door.release()
+                relay.until_streaming(*(address for address in addresses if address != "127.0.8.7"))
+                assert len([line for line in door.lists("pods") if "labelSelector" in line]) == 2
+                assert relay.end() == 0
+    finally:
+        cluster.restart()
 
 
 def test_rights_that_are_missing_for_a_moment(cluster: Cluster, port: int) -> None:
