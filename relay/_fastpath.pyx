@@ -130,10 +130,13 @@ cdef void filter_copy(char *to, str value) except *:
     memcpy(to, <const char *> encoded, len(encoded) + 1)
 
 
-cdef bytes name_encoded(bytes address, str name):
+cdef bytes name_encoded(object address, object name):
     """A name as the table takes it."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(address)
+    cdef Py_ssize_t size
     cdef bytes encoded
+    if not isinstance(address, bytes) or not isinstance(name, str):
+        raise TypeError(f"names are given as {{address: name}}, bytes and str, not {address!r} and {name!r}")
+    size = len(address)
     if size != 4 and size != IP_BYTES:
         raise ValueError(f"the address {address!r} has {size} bytes; 4 (IPv4) or 16 (IPv6) are accepted")
     try:
@@ -607,9 +610,9 @@ cdef dict skipped_dict(const uint64_t *skipped):
 cdef dict feed_dict(const FeedCount *count):
     return {
         "received": count.received, "bytes": count.bytes, "published": count.published, "repaired": count.repaired,
-        "enriched": count.enriched, **skipped_dict(count.skipped), "first": count.first, "next": count.next, "held_bytes": count.held,
-        "share_bytes": count.share, "segments": count.segments, "ended_delivered": count.ended_delivered,
-        "ended_lost": count.ended_lost,
+        "enriched": count.enriched, **skipped_dict(count.skipped), "first": count.first, "next": count.next,
+        "held_bytes": count.held, "share_bytes": count.share, "segments": count.segments,
+        "ended_delivered": count.ended_delivered, "ended_lost": count.ended_lost,
     }
 
 

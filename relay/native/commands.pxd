@@ -13,8 +13,9 @@ from relay.native.memory cimport memory_release
 from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NAMES, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT,
     COMMAND_NODE_OPEN, COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT,
-    CONNECTION_CLIENT, CONNECTION_LISTENER, CONNECTION_OPEN, FEED_LOGS, FEEDS, LIMIT_CALLS, PREFIX, REPORT_DRAINED, SKIP_OVERSIZE,
-    STREAM_FEED, STREAM_REQUEST, Command, Connection, Feed, Node, Reactor, Reader, Report, Stream,
+    CONNECTION_CLIENT, CONNECTION_LISTENER, CONNECTION_OPEN, FEED_LOGS, FEEDS, LIMIT_CALLS, PREFIX,
+    REPORT_DRAINED, SKIP_OVERSIZE, STREAM_FEED, STREAM_REQUEST, Command, Connection, Feed, Node, Reactor, Reader,
+    Report, Stream,
 )
 from relay.native.nghttp2 cimport NGHTTP2_REFUSED_STREAM
 from relay.native.node cimport node_connect, node_find, node_new, node_open, node_read_rest, node_remove

@@ -1,7 +1,8 @@
 """The two queues between Python's threads and the reactor, each with an eventfd that wakes the other side.
 
 Commands (Python to reactor) and calls (reactor to Python) are bounded, and of tables of names only the newest
-waits; reports of state have one slot a node and are merged. The lock is held for a few instructions, never across a wait or a system call that can block.
+waits; reports of state have one slot a node and are merged. The lock is held for a few instructions, never across a
+wait or a system call that can block.
 """
 
 from libc.stdint cimport uint64_t

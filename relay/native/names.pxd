@@ -65,6 +65,7 @@ cdef inline uint64_t names_hash(const uint64_t *key, const uint8_t *address) noe
     cdef uint64_t v[4]
     cdef uint64_t words[3]
     cdef int i
+    cdef int _
     memcpy(words, address, IP_BYTES)
     words[2] = <uint64_t> IP_BYTES << 56
     v[0] = key[0] ^ <uint64_t> 0x736F6D6570736575
@@ -76,7 +77,7 @@ cdef inline uint64_t names_hash(const uint64_t *key, const uint8_t *address) noe
         _names_round(v)
         v[0] ^= words[i]
     v[2] ^= 0xFF
-    for i in range(3):
+    for _ in range(3):
         _names_round(v)
     return v[0] ^ v[1] ^ v[2] ^ v[3]
 

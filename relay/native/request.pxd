@@ -7,8 +7,8 @@ from libc.string cimport memcpy, memmove, strlen
 from relay.native.connection cimport connection_dirty
 from relay.native.grpc cimport (
     GRPC_FAILED_PRECONDITION, GRPC_INT32_MESSAGE_BYTES, GRPC_INTERNAL, GRPC_INVALID_ARGUMENT, GRPC_OK,
-    GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED, grpc_content_type_ok, grpc_filter_decode, grpc_nonce_decode,
-    grpc_reply_encode, grpc_timeout_parse,
+    GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED, grpc_content_type_ok, grpc_filter_decode,
+    grpc_nonce_decode, grpc_reply_encode, grpc_timeout_parse,
 )
 from relay.native.journal cimport relay_frame_length
 from relay.native.mailbox cimport mailbox_report, report_new

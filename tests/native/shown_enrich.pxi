@@ -125,8 +125,10 @@ cdef class Ingest:
         enrich_memory_init(&self.reactor.memory)
         self.reactor.settings.max_event_bytes = max_event_bytes
         for feed in range(ENRICH_FEEDS):
-            enrich_journal.journal_init(
-                &self.reactor.feeds[feed].journal, &self.reactor.memory, 3 * (max_event_bytes + 65536), 262144)
+            if enrich_journal.journal_init(
+                    &self.reactor.feeds[feed].journal, &self.reactor.memory, 3 * (max_event_bytes + SEGMENT_BYTES),
+                    SEGMENT_BYTES):
+                raise MemoryError
         if names is not None:
             table = native_names.names_new(
                 &self.reactor.memory, len(names), sum([len(name) for _, name in names]), 1, 2)
