@@ -17,7 +17,7 @@ for program in go etcd openssl; do
     fi
 done
 
-if [ -x $binary ] && [ -z "$(find $module -type f -newer $binary)" ]; then
+if [ -x $binary ] && [ -z "$(find $module -type f ! -name README.md -newer $binary)" ]; then
     exit 0
 fi
 
