@@ -51,7 +51,7 @@ Object = dict[str, Any]
 
 def missing() -> str:
     """Why there can be no cluster here, or "" when there can."""
-    for program in ("go", "etcd", "openssl"):
+    for program in ("etcd", "openssl", *(() if BINARY.exists() else ("go",))):
         if not shutil.which(program):
             return f"no Kubernetes API server: {program} is not installed"
     return ""
