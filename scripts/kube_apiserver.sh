@@ -21,7 +21,7 @@ if [ -x $binary ] && [ -z "$(find $module -type f ! -name README.md -newer $bina
     exit 0
 fi
 
-say "Building the Kubernetes API server: about three minutes, the first time, and 3 GB of memory"
+say "Building the Kubernetes API server: about three minutes, the first time, and 2 GB of memory"
 begin=$SECONDS
 mkdir -p "${binary%/*}"
 beside=$PWD/build/peers/.kube-apiserver.$$

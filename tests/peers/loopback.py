@@ -1,6 +1,8 @@
 """Nodes with addresses of their own on this machine: all of 127.0.0.0/8 is its own."""
 
+import contextlib
 import socket
+from collections.abc import Iterator
 
 from . import events
 from .engine import Engine
@@ -31,3 +33,15 @@ class Node(Engine):
         sent = events.event(events.LOGS, number, **fields)
         self.publish(events.LOGS, sent)
         return sent
+
+
+@contextlib.contextmanager
+def nodes(port: int, *addresses: str) -> Iterator[dict[str, Node]]:
+    """Nodes that listen, by address; a cluster does not know of them yet."""
+    with contextlib.ExitStack() as stack:
+        made = {address: stack.enter_context(Node(address, port)) for address in addresses}
+        yield made
+        # Their readers end at their next look around: all at the same time rather than one after the other.
+        for node in made.values():
+            node.check()
+            node._ending.set()

@@ -13,7 +13,7 @@ from peers.cluster import LABELS, Cluster, Refused, in_pod, no_pods, token_of
 from peers.command import HOST, free_port
 from peers.discovered import ClusterRelay, hosts, node_at, streaming
 from peers.door import Door
-from peers.loopback import Node
+from peers.loopback import Node, nodes
 
 LOGS = events.LOGS
 A, B, C, D = (f"127.0.7.{number}" for number in range(1, 5))
@@ -23,13 +23,6 @@ A, B, C, D = (f"127.0.7.{number}" for number in range(1, 5))
 def port() -> int:
     """The port of all nodes."""
     return free_port()
-
-
-@contextlib.contextmanager
-def nodes(port: int, *addresses: str) -> Iterator[dict[str, Node]]:
-    """Nodes that listen, by address; the cluster does not know of them yet."""
-    with contextlib.ExitStack() as stack:
-        yield {address: stack.enter_context(Node(address, port)) for address in addresses}
 
 
 @contextlib.contextmanager
