@@ -177,6 +177,25 @@ def of_scripts() -> dict[str, bytes]:
     return made
 
 
+def of_enrichment() -> dict[str, bytes]:
+    """Logs that are enriched, or nearly, behind the size of the names."""
+    texts = [
+        "remoteip=10.1.2.3 port=443",
+        "x\u00a0remoteip=::ffff:10.1.2.3\u3000remoteip=fd00::1",
+        "remoteip=1:2:3:4:5:6:7:: y",
+        "remoteip=9.9.9.9 remoteip=10.1.2.3",
+        "remoteip=010.1.2.3 remoteip=255.255.255.255",
+        "remoteip=" + "x" * 100,
+    ]
+    logs = [pb.Log(PID=1, Resource=text, Data="kprobe=tcp_connect", Result="Passed") for text in texts]
+    logs += [pb.Log(Resource=texts[0], Data=data) for data in ("", "tcp", "udp_", "x" * 70 + "tcp_")]
+    made = {f"log-{number}": log.SerializeToString() for number, log in enumerate(logs)}
+    made["twice"] = made["log-0"] + made["log-3"] + b"\xa3\x06\xa4\x06" + made["log-1"]
+    made["over-long"] = made["log-9"] + b"\x82\x81\x80\x00\x91\x80\x80\x00remoteip=10.1.2.3"
+    made["repaired"] = made["log-0"].replace(b"port", b"p\xffrt")
+    return made
+
+
 def write(folder: Path) -> None:
     """A file for each seed, in a folder for each target."""
     # How each is served: the first byte, see engine.pxi.
@@ -193,6 +212,11 @@ def write(folder: Path) -> None:
     for name, text in of_scripts().items():
         for how, first in ((0, 255), (64, 4), (128, 30)):
             (delivery / f"{name}-{how}").write_bytes(bytes([how, first]) + text)
+    enrich = folder / "enrich"
+    enrich.mkdir(parents=True, exist_ok=True)
+    for name, text in of_enrichment().items():
+        for size in (0, 90, 254):
+            (enrich / f"{name}-{size}").write_bytes(bytes([size]) + text)
     scan = folder / "scan"
     scan.mkdir(parents=True, exist_ok=True)
     for number, (feed, event) in enumerate(events()):

@@ -2,13 +2,14 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 
 import grpc
 import pytest
 from peers import client, events, h2_node, node
-from peers.engine import At, Engine, Sink
+from peers.engine import WAIT, At, Engine, Sink
 
 from relay import _fastpath, feeds
 from relay import kubearmor_pb2 as pb
@@ -286,20 +287,22 @@ def test_what_waits_in_the_kernel_when_a_node_is_removed_is_kept(engine: Start) 
     sent = events.events(LOGS, 200)
     for attempt in range(TRIES):
         with h2_node.Node() as peer, Sink(relay, LOGS, at_head=True) as logs:
-            with Sink(relay, MESSAGES, at_head=True) as marks:
-                number = relay.add(peer)
-                wire = peer.accept()
-                relay.wait_state(number, _fastpath.NODE_STREAMING)
-                wire.stream(LOGS)
-                relay.publish_frames(ALERTS, long[: len(long) // 4])
-                relay.publish(MESSAGES, b"")
-                relay.publish_frames(ALERTS, long)
-                relay.native.remove_node(number)
-                marks.take(1)
+            mark = _fastpath.Cursor(relay.native, MESSAGES, at_head=True)
+            number = relay.add(peer)
+            wire = peer.accept()
+            relay.wait_state(number, _fastpath.NODE_STREAMING)
+            wire.stream(LOGS)
+            relay.publish_frames(ALERTS, long)  # while this is run, the others queue up behind it
+            relay.publish(MESSAGES, b"")
+            relay.publish_frames(ALERTS, long)
+            relay.native.remove_node(number)
+            deadline = time.monotonic() + WAIT
+            while not mark.read():  # it is told only when the turn is over
+                assert time.monotonic() < deadline, "the mark did not come"
             wire.say(LOGS, events.frames(sent))
             wire.wait_closed()
-            before = relay.feed(LOGS)["next"]
-            if before:
+            mark.close()
+            if relay.feed(LOGS)["next"]:
                 assert logs.take(200) == sent
                 return
         assert attempt < TRIES - 1, "nothing of what the node said was kept"
