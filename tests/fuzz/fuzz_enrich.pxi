@@ -122,7 +122,7 @@ cdef int fuzz_enrich(const uint8_t *data, size_t size) noexcept nogil:
     memset(name, 0x6E, sizeof(name))
     feed.names = names_new(&reactor.memory, FUZZ_HOSTS, FUZZ_HOSTS * (1 + <size_t> (data[0] % 255)), 1, 2)
     fuzz_holds(feed.names != NULL, "there is memory")
-    for number in range(FUZZ_HOSTS):
+    for number in range(<size_t> FUZZ_HOSTS):
         fuzz_holds(ip_parse(<const uint8_t *> fuzz_hosts[number], strlen(fuzz_hosts[number]), address), "an address")
         fuzz_holds(names_add(feed.names, address, name, 1 + data[0] % 255) == NAMES_ADDED, "a name of its own")
     shapes_free(&feed.shapes, &reactor.memory)
