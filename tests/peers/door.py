@@ -44,8 +44,9 @@ class Door:
         self.open()
 
     def open(self) -> None:
-        """Let everybody in, on the port that it had before."""
-        self._run(self._listen())
+        """Let everybody in, on the port that it had before; an open door stays open."""
+        if self._server is None:
+            self._run(self._listen())
 
     def shut(self) -> None:
         """Break all connections, and refuse new ones."""
@@ -98,7 +99,8 @@ class Door:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT)  # type: ignore[arg-type]
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accepted, HOST, self.port, ssl=self._outside)
+        # Without TLS at first: a connection in its handshake would be nobody's, and nobody could break it.
+        self._server = await asyncio.start_server(self._accepted, HOST, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _refuse(self) -> None:
@@ -112,33 +114,44 @@ class Door:
         for connection in connections:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        for _ in range(3):
+            await asyncio.sleep(0)  # in which the loop closes the sockets of those
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._join(reader, writer))
         self._connections.add(task)
-        try:
-            await self._join(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass  # either side has gone, or the door has been shut
-        finally:
-            self._connections.discard(task)
+        task.add_done_callback(self._connections.discard)
+        # Here, because a task that is cancelled before it has begun never does anything.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            stack.callback(writer.transport.abort)
+        # Whatever fails is the end of this connection only.
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await writer.start_tls(self._outside)
             inner_reader, inner_writer = await asyncio.open_connection(HOST, self._inner, ssl=self._inside)
-            stack.callback(inner_writer.transport.abort)
-            both = [
-                asyncio.ensure_future(_copy(inner_reader, writer)),
-                asyncio.ensure_future(self._requests(reader, inner_writer)),
-            ]
             try:
-                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                await self._forward(reader, writer, inner_reader, inner_writer)
             finally:
-                for task in both:
-                    task.cancel()
-                await asyncio.gather(*both, return_exceptions=True)
+                inner_writer.transport.abort()
+
+    async def _forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        inner_reader: asyncio.StreamReader,
+        inner_writer: asyncio.StreamWriter,
+    ) -> None:
+        """Both ways, until one of them ends."""
+        both = [
+            asyncio.ensure_future(_copy(inner_reader, writer)),
+            asyncio.ensure_future(self._requests(reader, inner_writer)),
+        ]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Requests on their way in. They have no bodies, so one ends with an empty line."""

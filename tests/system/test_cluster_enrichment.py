@@ -1,6 +1,7 @@
 """Logs of connections name the pod or service at the other end: the relay against a real Kubernetes API server."""
 
 import json
+import random
 import signal
 import subprocess
 import time
@@ -8,11 +9,14 @@ from collections.abc import Iterator
 from typing import Self
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from peers import events
+from peers.churn import Churn
 from peers.client import Subscriber, channel
 from peers.cluster import Cluster, Object, token_of
 from peers.command import PROGRAM, Command, free_port
-from peers.discovered import PATIENCE, PAUSE, ClusterRelay
+from peers.discovered import PATIENCE, PAUSE, ClusterRelay, streaming
 from peers.door import Door
 from peers.loopback import Node
 
@@ -216,6 +220,29 @@ def test_a_pod_on_its_hosts_network_hides_nobody(cluster: Cluster, observed: Obs
             another.until_named("10.77.0.2", "pod/default/mark-2")
             assert another.name("10.1.0.1") == stays
         assert relay.end() == 0
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=3, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_names_do_not_depend_on_what_happened_before(cluster: Cluster, seed: int) -> None:
+    """After changes at random, on a way that breaks at random, a relay says what one that has just begun says."""
+    cluster.clear()
+    addresses = [f"127.0.9.{number}" for number in range(1, 6)]  # relays will try to reach those with the label
+    port = free_port()
+    with Node(HERE, port) as node, Door(cluster.folder, cluster.port, watch_seconds=3) as door:
+        old = ClusterRelay(cluster.kubeconfig("door", port=door.port), port, "-nodes", f"{HERE}:{port}")
+        with old, Observed(node, old) as changed:
+            old.until(lambda now: HERE in streaming(now), "the node")
+            churn = Churn(cluster, door, addresses, random.Random(seed))
+            for mark in (1, 2):
+                churn.run(40)
+                marked(cluster, changed, mark)
+            told = {address: changed.name(address) for address in addresses}
+        new = ClusterRelay(cluster.kubeconfig(), port, "-nodes", f"{HERE}:{port}")
+        with new, Observed(node, new) as fresh:
+            new.until(lambda now: HERE in streaming(now), "the node")
+            fresh.until_named("10.77.0.2", "pod/default/mark-2")
+            assert {address: fresh.name(address) for address in addresses} == told
 
 
 # --- rights and failures ------------------------------------------------------------------

@@ -1,13 +1,17 @@
 """Nodes are the KubeArmor pods of a cluster: the relay against a real Kubernetes API server."""
 
 import contextlib
+import random
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from peers import events
+from peers.churn import Churn
 from peers.client import Subscriber, channel
 from peers.cluster import LABELS, Cluster, Refused, in_pod, no_pods, token_of
 from peers.command import HOST, free_port
@@ -214,11 +218,11 @@ def test_a_selector_that_changes_while_the_relay_runs(cluster: Cluster, port: in
     cluster.node("one", A, labels={"tier": "guards", "zone": "x"})
     cluster.node("two", B, labels={"tier": "guards"})
     cluster.node("three", C, labels={"zone": "x"})
-    settings = tmp_path / "relay.toml"
-    settings.write_text('node-selector = "tier=guards"\n')
-    with nodes(port, A, B, C), ClusterRelay(cluster.kubeconfig(), port, "-config", str(settings)) as relay:
+    file = tmp_path / "relay.toml"
+    file.write_text('node-selector = "tier=guards"\n')
+    with nodes(port, A, B, C), ClusterRelay(cluster.kubeconfig(), port, "-config", str(file)) as relay:
         relay.until_streaming(A, B)
-        settings.write_text('node-selector = "zone=x"\n')
+        file.write_text('node-selector = "zone=x"\n')
         relay.send(signal.SIGHUP)
         counters = relay.until_streaming(A, C)
         assert node_at(counters, A)["reconnects"] == 0
@@ -528,6 +532,20 @@ def test_a_relay_that_starts_before_the_api_server(cluster: Cluster, port: int) 
             door.open()
             relay.until_streaming(A, B)
             assert relay.end() == 0
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=3, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_changes_the_nodes_are_right_in_the_end(cluster: Cluster, port: int, seed: int) -> None:
+    """Changes at random, on a way that breaks at random."""
+    cluster.clear()
+    addresses = [A, B, C, D]
+    with nodes(port, *addresses), behind_door(cluster, port, watch_seconds=3) as (relay, door):
+        churn = Churn(cluster, door, addresses, random.Random(seed))
+        for _ in range(3):
+            churn.run(40)
+            relay.until_streaming(*churn.nodes())
+        assert relay.end() == 0
 
 
 # --- the relay fails ----------------------------------------------------------------------
