@@ -202,6 +202,19 @@ def test_a_table_that_is_wrong_is_refused_and_the_old_one_stays(
         assert hosts(sink.take(1)) == [HOST]
 
 
+@pytest.mark.skipif(not hasattr(_fastpath, "_fail_allocation"), reason="this build cannot make an allocation fail")
+@pytest.mark.parametrize("count", [1, 2], ids=["the command", "the table"])
+def test_without_memory_for_a_table_the_old_one_stays(named: Engine, count: int) -> None:
+    named.counters()  # the engine has taken the old one
+    _fastpath._fail_allocation(named.native, count)
+    with pytest.raises(MemoryError):
+        named.native.set_names({WEB: "another"})
+    _fastpath._fail_allocation(named.native, 0)
+    with Sink(named, LOGS) as sink:
+        named.publish(LOGS, tcp(1))
+        assert hosts(sink.take(1)) == [HOST]
+
+
 def test_an_address_may_be_there_twice_with_one_name(named: Engine) -> None:
     named.native.set_names({WEB: "same", bytes(10) + b"\xff\xff" + WEB: "same"})
     with Sink(named, LOGS) as sink:
