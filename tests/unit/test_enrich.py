@@ -361,6 +361,19 @@ def test_an_event_that_is_recognised_is_treated_as_if_scanned(event: bytes, text
         assert (None if isinstance(found, int) else found) == oracle_enrich.taken(LOGS, same, NAMES, LIMIT)
 
 
+def test_a_shape_forgets_where_the_strings_of_the_former_one_were() -> None:
+    """Two layouts of one size take turns in a slot; only one of them has Data and Resource."""
+    ingest = shown.Ingest(TABLE)
+    other = field(18, b"tcp_") + field(19, b"remoteip=10.1.2.3")
+    event = field(DATA, b"tcp_") + field(RESOURCE, b"remoteip=10.1.2.3")
+    enriched = field(DATA, b"tcp_") + field(RESOURCE, b"remoteip=10.1.2.3" + HOST)
+    for _ in range(4):
+        for _ in range(2 * shown.SHAPE_PATIENCE):
+            assert ingest.take(LOGS, event) == enriched
+        for _ in range(2 * shown.SHAPE_PATIENCE):
+            assert ingest.take(LOGS, other) == other
+
+
 def test_the_oracles_know_an_address_in_any_spelling() -> None:
     """Both take addresses, not text, for what is known (unlike the Go relay)."""
     assert oracle_enrich.host("remoteip=::ffff:10.1.2.3", NAMES) == oracle_enrich.host("remoteip=10.1.2.3", NAMES)
