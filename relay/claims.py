@@ -100,14 +100,13 @@ def _plain(where: Address) -> Address:
 
 
 def own_address(bind: str, port: int) -> Callable[[Address], bool]:
-    """A test for the addresses that this process itself listens on: `bind`, or any where it is empty."""
+    """A test for the addresses that this process itself listens on: `bind`, or any where it names none."""
+    own = _plain(Address(bind, port))
 
     def is_self(where: Address) -> bool:
         if where.port != port:
             return False
-        if bind:
-            return _plain(where) == _plain(Address(bind, port))
-        return _is_local(where.host)
+        return where == own if own.host not in ("", "0.0.0.0", "::") else _is_local(where.host)
 
     return is_self
 

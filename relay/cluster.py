@@ -15,7 +15,7 @@ from relay.claims import Claims
 from relay.discovery import Discovery
 from relay.kube_api import Api, Resource
 from relay.names import Clock, Names, PodNames, ServiceNames, Table
-from relay.objects import Pod, PodList, Service, ServiceList
+from relay.objects import Pod, Service
 from relay.reflect import Reflector
 
 logger = log.logger(__name__)
@@ -47,7 +47,7 @@ class Cluster:
         self._api: Api | None = None
         self._reflectors: dict[str, Reflector[Any]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     def follow(self, wanted: Wanted) -> None:
         """Begin to follow, or go on in another way: what is known stays until the new lists say otherwise."""
@@ -81,31 +81,25 @@ class Cluster:
         """Follow nothing any more; the future is done when all connections are closed."""
         self._names.stop()
         self._retire()
-        return asyncio.gather(*self._retiring)
+        return asyncio.gather(*self._ending, return_exceptions=True)
 
     def _discover(self, api: Api, wanted: Wanted) -> None:
         resource = Resource("pods", wanted.namespace, wanted.selector)
         target = Discovery(self._claims, wanted.port)
-        pods = Reflector(api, resource, Pod, PodList, target, purpose="discovery", poll_seconds=DISCOVERY_POLL)
-        self._start("pods", pods)
+        self._start("pods", Reflector(api, resource, Pod, target, purpose="discovery", poll_seconds=DISCOVERY_POLL))
 
     def _enrich(self, api: Api) -> None:
         purpose, seconds = "enrichment", ENRICHMENT_POLL
-        pods = PodNames(self._names)
-        self._start(
-            "enrichment_pods",
-            Reflector(api, Resource("pods"), Pod, PodList, pods, purpose=purpose, poll_seconds=seconds),
-        )
-        services = ServiceNames(self._names)
-        self._start(
-            "enrichment_services",
-            Reflector(api, Resource("services"), Service, ServiceList, services, purpose=purpose, poll_seconds=seconds),
-        )
+        pods = Reflector(api, Resource("pods"), Pod, PodNames(self._names), purpose=purpose, poll_seconds=seconds)
+        self._start("enrichment_pods", pods)
+        target = ServiceNames(self._names)
+        services = Reflector(api, Resource("services"), Service, target, purpose=purpose, poll_seconds=seconds)
+        self._start("enrichment_services", services)
 
     def _start(self, name: str, reflector: Reflector[Any]) -> None:
         """Run a reflector in the place of the one that had its name."""
         if name in self._tasks:
-            self._tasks.pop(name).cancel()
+            self._end(self._tasks.pop(name))
         self._reflectors[name] = reflector
         task = self._tasks[name] = asyncio.get_running_loop().create_task(reflector.run(), name=name)
         task.add_done_callback(self._ended)
@@ -114,19 +108,25 @@ class Cluster:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
 
+    def _end(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        self._keep(task)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Remember a task until it has ended."""
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
     def _retire(self) -> None:
         """End all tasks, and then let go of their connections."""
 
-        async def retire(api: Api | None, tasks: list[asyncio.Task[None]]) -> None:
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if api is not None:
-                await api.close()
+        async def retire(api: Api, tasks: list[asyncio.Task[None]]) -> None:
+            await asyncio.wait(tasks)
+            await api.close()
 
-        tasks = list(self._tasks.values())
+        if self._api is not None:
+            for task in self._tasks.values():
+                self._end(task)
+            self._keep(asyncio.get_running_loop().create_task(retire(self._api, list(self._ending))))
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        retiring = asyncio.get_running_loop().create_task(retire(self._api, tasks))
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
         self._api = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 REPEAT_AFTER = 60.0  # seconds between two lines about the same failure
 REASONS_KEPT = 16  # with more reasons than this within a minute, the rest are counted as one
+OTHER = "other"
 
 
 class FailureLog:
@@ -14,11 +15,14 @@ class FailureLog:
 
     def count(self, reason: str, now: float) -> int:
         """Note a failure; returns how many to report (this one included), 0 for silence."""
-        for old, (when, silent) in list(self._reasons.items()):
-            if not silent and now - when >= REPEAT_AFTER:
-                del self._reasons[old]
-        if reason not in self._reasons and len(self._reasons) >= REASONS_KEPT:
-            reason = "other"
+        if reason not in self._reasons:
+            # With room to spare one that was kept from the log waits for its next time, to tell the count.
+            full = len(self._reasons) >= REASONS_KEPT
+            for old, (when, silent) in list(self._reasons.items()):
+                if now - when >= REPEAT_AFTER and (full or not silent):
+                    del self._reasons[old]
+            if len(self._reasons) >= REASONS_KEPT:
+                reason = OTHER
         when, silent = self._reasons.get(reason, (now - REPEAT_AFTER, 0))
         if now - when < REPEAT_AFTER:
             self._reasons[reason] = (when, silent + 1)

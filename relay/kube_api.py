@@ -24,9 +24,11 @@ logger = log.logger(__name__)
 
 CONNECT_SECONDS = 15.0  # TCP and TLS
 LIST_SECONDS = 60.0  # a page
+ANSWER_SECONDS = 60.0  # until the server has begun to answer, with a watch, too
 # The server ends a watch after about so long; a random part keeps watches from ending together.
 WATCH_SECONDS = (240, 300)
 WATCH_SILENCE = 30.0  # how much longer than that a watch may stay without a word
+RETRY_AFTER_MOST = 120.0  # seconds that the server can make us wait
 RELOAD_SECONDS = 60.0  # between two loads of the configuration because nothing answers
 LINE_BYTES = 16 << 20  # an object has at most about 1.5 MiB
 READ_BUFFER = 256 << 10
@@ -62,6 +64,11 @@ class Refused(ApiError):
     def gone(self) -> bool:
         """The version, or the page, that was asked for is too old."""
         return self.code == 410
+
+    @property
+    def busy(self) -> bool:
+        """The server has too much to do."""
+        return self.code in (429, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,7 @@ class Api:
         self._session: _Session | None = None
         self._users: dict[int, int] = {}  # requests under way, by the identity of their client
         self._loading = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def page(self, resource: Resource, continuation: str, limit: int) -> bytes:
         """A page of at most `limit` objects, as JSON; `continuation` is "" for the first.
@@ -115,6 +123,8 @@ class Api:
     async def watch(self, resource: Resource, version: str) -> AsyncGenerator[bytes, None]:
         """The lines of a watch from a version on, until the server ends it.
 
+        An empty line comes first: the server has begun to answer.
+
         Raises:
             ApiError: the server cannot be reached, refuses, or goes away.
         """
@@ -127,6 +137,7 @@ class Api:
             "labelSelector": resource.selector,
         }
         async with self._get(resource.path, query, None, seconds + WATCH_SILENCE) as response:
+            yield b""
             rest = bytearray()
             async for chunk in response.content.iter_any():
                 *lines, last = chunk.split(b"\n")
@@ -149,7 +160,8 @@ class Api:
         """Let go of the connections; call it when no request is under way any more."""
         session, self._session = self._session, None
         if session is not None:
-            await session.client.close()
+            self._close_later(session)
+        await asyncio.gather(*self._closing)
 
     @contextlib.asynccontextmanager
     async def _get(self, path: str, query: dict[str, str], total: float | None, silence: float) -> AsyncIterator[Any]:
@@ -161,26 +173,27 @@ class Api:
         self._users[id(session.client)] = self._users.get(id(session.client), 0) + 1
         response = None
         try:
-            headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "kubearmor-relay"}
-            settings: dict[str, Any] = await session.loaded.configuration.auth_settings()  # type: ignore[assignment]
-            headers |= {setting["key"]: setting["value"] for setting in settings.values()}
+            headers = {**_HEADERS, **await session.loaded.headers()}
             filled = urlencode({name: value for name, value in query.items() if value})
             url = URL(f"{session.loaded.configuration.host}{path}?{filled}", encoded=True)
             timeout = aiohttp.ClientTimeout(total=total, connect=CONNECT_SECONDS, sock_read=silence)
-            response = (await session.client.request("GET", url, headers, _request_timeout=timeout)).response
-            if response.status != 200:
-                raise await _refusal(response)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                response = (await session.client.request("GET", url, headers, _request_timeout=timeout)).response
+                if response.status != 200:
+                    raise await _refusal(response)
             yield response
         except Refused as error:
             if error.unauthorized:
                 self._drop(session)
             raise
-        except ApiError:
-            raise
+        except ConfigError as error:
+            self._drop(session)
+            raise Unreachable(str(error)) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
             if isinstance(error, aiohttp.ClientSSLError) or self._clock() - session.since >= RELOAD_SECONDS:
                 self._drop(session)  # its certificates, or the server's address, may have changed
-            raise Unreachable(_text(error)) from None
+            broken = isinstance(error, aiohttp.ClientPayloadError)
+            raise Unreachable("the connection broke" if broken else _text(error)) from None
         finally:
             if response is not None:
                 response.close()
@@ -211,11 +224,11 @@ class Api:
 
     def _close_later(self, session: _Session) -> None:
         task = asyncio.get_running_loop().create_task(session.client.close())
-        _closing.add(task)
-        task.add_done_callback(_closing.discard)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
-_closing: set[asyncio.Task[None]] = set()  # the loop itself keeps no reference to a task
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "kubearmor-relay"}
 
 
 def _client(configuration: Any) -> Any:
@@ -251,7 +264,8 @@ async def _refusal(response: Any) -> Refused:
         said = Status()
     message = " ".join((said.message or "").split())
     wait = response.headers.get("Retry-After", "")
-    return Refused(response.status, response.reason or said.reason, message, float(wait) if wait.isdecimal() else 0.0)
+    seconds = min(float(wait), RETRY_AFTER_MOST) if wait.isdecimal() else 0.0
+    return Refused(response.status, response.reason or said.reason, message, seconds)
 
 
 def _text(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from relay import kube_exec
 from relay.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -53,6 +55,19 @@ class Loaded(NamedTuple):
         """Whether the credentials have to be fetched anew."""
         return self.expires is not None and dt.datetime.now(dt.UTC) >= self.expires - EXPIRY_SKEW
 
+    async def headers(self) -> dict[str, str]:
+        """The credentials as headers of a request; a pod's token is read again each minute.
+
+        Raises:
+            ConfigError: they cannot be had now.
+        """
+        try:
+            settings: Mapping[str, Any] = await self.configuration.auth_settings()
+        except Exception as error:  # the library raises whatever it runs into
+            raise ConfigError(_one_line(error)) from None
+        # A file with a token may end in a newline, which no header can hold.
+        return {each["key"]: (each["value"] or "").strip() for each in settings.values()}
+
 
 def find(kubeconfig: str, environment: Mapping[str, str]) -> Source | str:
     """Where the configuration is; without any, a text that says what was looked for and where.
@@ -85,7 +100,14 @@ def find(kubeconfig: str, environment: Mapping[str, str]) -> Source | str:
 
 def _existing(paths: str) -> list[str]:
     """Those of a list of paths that exist."""
-    return [path for path in paths.split(os.pathsep) if path and Path(path).expanduser().exists()]
+    return [path for path in paths.split(os.pathsep) if path and _exists(path)]
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError):  # a folder that may not be looked into, a user without a home
+        return False
 
 
 def _missing_in_cluster(environment: Mapping[str, str]) -> str:
@@ -94,7 +116,7 @@ def _missing_in_cluster(environment: Mapping[str, str]) -> str:
         if not environment.get(variable):
             return f"{variable} is not set"
     for name in ("token", "ca.crt"):
-        if not (SERVICE_ACCOUNT / name).is_file():
+        if not _exists(str(SERVICE_ACCOUNT / name)):
             return f"{SERVICE_ACCOUNT / name} does not exist"
     return ""
 
@@ -103,11 +125,11 @@ def check(source: Source) -> None:
     """Read the files once, so that what is wrong in them is said at the start.
 
     Raises:
-        SettingsError: they cannot be read, or lack a usable context.
+        SettingsError: they cannot be read, or lack what is needed to reach a cluster.
     """
     if source.files:
         try:
-            _loader(source)
+            _loader(source).check()
         except Exception as error:  # whatever a YAML file may hold
             raise SettingsError(f"{source}: {_one_line(error)}") from None
 
@@ -118,40 +140,39 @@ async def load(source: Source) -> Loaded:
     Raises:
         ConfigError: it cannot be had now.
     """
-    configuration = _parts().configuration.Configuration()
-    # Its retries would come on top of ours, out of sight.
-    configuration.retries = False
     try:
+        # Of retries the library does none unless told to: they would come on top of ours, out of sight.
+        configuration = _parts().configuration.Configuration()
         if source.files:
             loader = _loader(source)
-            await asyncio.wait_for(loader.load_and_set(configuration), EXEC_SECONDS)
-            return Loaded(configuration, _expiry(loader))
+            async with asyncio.timeout(EXEC_SECONDS):
+                await loader.load_and_set(configuration)
+            return Loaded(configuration, getattr(loader, "exec_plugin_expiry", None))
         _parts().incluster_config.load_incluster_config(configuration)
     except TimeoutError:
-        raise ConfigError(f"{source}: no credentials within {EXEC_SECONDS:.0f} s") from None
+        raise ConfigError(f"{source}: no credentials within {EXEC_SECONDS:g} s") from None
     except Exception as error:  # the library raises whatever it runs into
-        raise ConfigError(f"{source}: {_one_line(error)}") from error
+        raise ConfigError(f"{source}: {_one_line(error)}") from None
     return Loaded(configuration, None)
 
 
 def _loader(source: Source) -> Any:
     """The library's reader of these files, with its context chosen."""
-    kube_config = _parts().kube_config
-    merged = kube_config.KubeConfigMerger(source.files).config
-    if merged is None:
+    merger = _parts().kube_config.KubeConfigMerger(source.files)
+    if merger.config is None:
         raise ConfigError("there is no such file")
-    return kube_config.KubeConfigLoader(config_dict=merged, config_base_path=None)
-
-
-def _expiry(loader: Any) -> dt.datetime | None:
-    expiry = getattr(loader, "exec_plugin_expiry", None)
-    if isinstance(expiry, dt.datetime) and expiry.tzinfo is not None:
-        return expiry
-    return None
+    # As kubectl does: the first file that names a context decides, where the library takes the last.
+    chosen = [config.get("current-context") for config in merger.config_files.values()]
+    merger.config.value["current-context"] = next(filter(None, chosen), None)
+    return _parts().loader(config_dict=merger.config, config_base_path=None)
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an error says, without what it quotes of a file: the library quotes users with their secrets."""
+    text = re.sub(r"/\{.*\}", "", " ".join(str(error).split()))
+    if not text or isinstance(error, (AttributeError, LookupError, TypeError)):
+        return f"not as a kubeconfig file should be ({type(error).__name__}: {text})"
+    return text
 
 
 # --- the client library ---------------------------------------------------------------
@@ -162,6 +183,7 @@ class _Parts(NamedTuple):
     kube_config: ModuleType
     incluster_config: ModuleType
     rest: ModuleType
+    loader: type[Any]
 
 
 _loaded: _Parts | None = None
@@ -188,8 +210,46 @@ def _parts() -> _Parts:
         from kubernetes.aio.client import rest
         from kubernetes.aio.config import incluster_config, kube_config
 
-        _loaded = _Parts(configuration, kube_config, incluster_config, rest)
+        _loaded = _Parts(configuration, kube_config, incluster_config, rest, _loader_class(kube_config))
     return _loaded
+
+
+def _loader_class(kube_config: Any) -> type[Any]:
+    """The library's reader of kubeconfig files, as strict as kubectl, and with our way to run a plugin."""
+    from kubernetes.aio.config.exec_provider import ExecProvider
+
+    class Loader(kube_config.KubeConfigLoader):  # type: ignore[misc]
+        _user: Any
+
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            if self._user is None:
+                user = self._current_context["context"].safe_get("user")
+                if user:
+                    raise ConfigError(f"the user {user} of the context is not among the users")
+                self._user = kube_config.ConfigNode("users", {})  # nobody: the library expects somebody
+
+        def check(self) -> None:
+            """See that the cluster is told, and that the files for TLS are there; no plugin is run."""
+            self._load_cluster_info()
+            if "host" not in vars(self):
+                raise ConfigError("the cluster of the context has no server")
+
+        async def load_from_exec_plugin(self) -> bool:
+            """Run the plugin; a failure is raised, where the library logs it and goes on as nobody."""
+            plugin = ExecProvider(self._user["exec"])  # type: ignore[no-untyped-call]
+            said = await kube_exec.run(plugin.args, plugin.env, plugin.api_version)
+            if said.token:
+                self.token = f"Bearer {said.token}"
+            if said.certificate:
+                self.cert_file, self.key_file = (
+                    kube_config.FileOrData({"data": data}, "", "data", base64_file_content=False).as_file()
+                    for data in (said.certificate, said.key)
+                )
+            self.exec_plugin_expiry = said.expires
+            return True
+
+    return Loader
 
 
 def _bare(name: str) -> ModuleType:

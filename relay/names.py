@@ -16,10 +16,14 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from relay import log
 from relay.objects import Pod, Service
+
+logger = log.logger(__name__)
 
 SWAP_DELAY = 0.1  # seconds: changes come in bursts, and one new table holds them all
 SWAP_SHARE = 20  # a swap that takes t seconds is followed by another after 20 t at the earliest
+MEMORY_DELAY = 60.0  # seconds before another try where there was no memory for the table
 
 WIDTH = 16  # bytes of an address, IPv4 as ::ffff:a.b.c.d
 MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -76,7 +80,7 @@ class Names:
             host: whether it lives on its node's own network.
         """
         packed = b"".join(pack(address) for address in addresses)
-        digits = "".join(filter(str.isdigit, created or ""))
+        digits = "".join(filter(str.isdecimal, created or ""))
         owner = _Owner(packed, host, int(digits[:14] or 0))
         held = self._owners.get(text)
         if held == owner or (held is None and not packed):
@@ -134,7 +138,12 @@ class Names:
     def _hand_over(self) -> None:
         begin = self._clock.time()
         self._swap = None
-        self._engine.set_names(self._names)
+        try:
+            self._engine.set_names(self._names)
+        except MemoryError as error:
+            logger.warning("names of remote hosts are out of date: no memory", extra=log.fields(error=str(error)))
+            self._swap = self._clock.call_later(MEMORY_DELAY, self._hand_over)
+            return
         end = self._clock.time()
         self._earliest = end + SWAP_SHARE * (end - begin)
 

@@ -93,18 +93,11 @@ class ListMeta(Struct, rename={"resource_version": "resourceVersion", "continuat
     continuation: str = ""
 
 
-class PodList(Struct):
-    """A page of pods."""
+class Page(Struct):
+    """A page of a list; its objects are decoded one by one."""
 
     metadata: ListMeta
-    items: list[Pod] | None = None
-
-
-class ServiceList(Struct):
-    """A page of services."""
-
-    metadata: ListMeta
-    items: list[Service] | None = None
+    items: list[Raw] | None = None
 
 
 class WatchEvent(Struct):
@@ -128,6 +121,7 @@ class AnyObject(Struct):
     metadata: ObjectMeta
 
 
+page = Decoder(Page).decode
 watch_event = Decoder(WatchEvent).decode
 status = Decoder(Status).decode
 any_object = Decoder(AnyObject).decode

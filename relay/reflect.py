@@ -1,9 +1,9 @@
 """A collection of the Kubernetes API, kept up with for ever: list, watch from there, list again.
 
-    LISTING ──all pages──▶ WATCHING ──the server ends the watch──▶ WATCHING, from the last version
+    LISTING ──all pages──▶ WATCHING ──it ends, breaks, or the server is busy──▶ WATCHING, from the last version
        ▲  ▲                   │  │
-       │  └──too old, refused─┘  └──not allowed──▶ POLLING: a list each interval; the watch again
-       └──delay over── any failure                 at last each 10 minutes
+       │  └──too old, failed──┘  └──not allowed──▶ POLLING: a list each interval; the watch again
+       └──delay over── a list failed               at last each 10 minutes
 
 What the lists and the watches say goes to a target. A failure never takes anything away from it:
 it is told of deletions, and of what a whole list no longer shows.
@@ -18,7 +18,7 @@ from contextlib import aclosing
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
-from msgspec import MsgspecError, Struct
+from msgspec import MsgspecError, Raw
 from msgspec.json import Decoder
 
 from relay import log, objects
@@ -76,7 +76,6 @@ class Reflector(Generic[_Item]):
         api: Api,
         resource: Resource,
         kind: type[_Item],
-        page: type[Struct],
         target: Target[_Item],
         *,
         purpose: str,
@@ -86,7 +85,7 @@ class Reflector(Generic[_Item]):
         """What to follow, and whom to tell.
 
         Args:
-            kind: the objects' class; `page` that of a list of them.
+            kind: the objects' class.
             purpose: what it is for, in log lines: "discovery".
             poll_seconds: between two lists where watching is not allowed.
             draw: gives the jitter: numbers from 0 to 1.
@@ -103,13 +102,12 @@ class Reflector(Generic[_Item]):
         self._poll_seconds = poll_seconds
         self._draw = draw
         self._item = Decoder(kind).decode
-        self._page: Callable[[bytes], Any] = Decoder(page).decode
         self._page_size = PAGE_FIRST
         self._backoff = Backoff(draw=draw)
         self._failures = FailureLog()
         self._failing = False
+        self._healthy: float | None = None  # since when the server has answered without a failure
         self._refused: dict[str, float] = {}  # by verb: since when a right has been missing
-        self._listed = ""  # the version of the last list
         self._version = ""  # the newest that the target has been told of
 
     def describe(self) -> dict[str, Any]:
@@ -138,18 +136,17 @@ class Reflector(Generic[_Item]):
         continuation = ""
         while True:
             body = await self._api.page(self._resource, continuation, self._page_size)
-            page = self._page(body)
+            page = objects.page(body)
             items = page.items or ()
             for item in items:
-                self._target.put(item)
-                seen.add(item.metadata.key)
+                seen.add(self._put(item))
             if items:
                 self._page_size = max(1, min(PAGE_MOST, PAGE_BYTES * len(items) // len(body)))
             continuation = page.metadata.continuation
             if not continuation:
                 break
         self._target.keep(seen)
-        self._listed = self._version = page.metadata.resource_version
+        self._version = page.metadata.resource_version
         self.objects = len(seen)
         self.lists += 1
         self._granted("list")
@@ -162,18 +159,19 @@ class Reflector(Generic[_Item]):
             except Refused as error:
                 if error.forbidden:
                     await self._do_without(error)
-                elif error.gone and self._version != self._listed:
-                    logger.debug("the watch is too old: listing again", extra=self._fields())
-                else:
-                    await self._wait("watch", error)
-                return
+                    return
+                await self._wait("watch", error)
+                if not (error.unauthorized or error.busy):
+                    return
             except Unreachable as error:
                 # The server may just have been replaced by another: go on from where this one was.
                 await self._wait("watch", error)
+            except MsgspecError as error:
+                await self._wait("watch", error)
+                return
 
     async def _watch(self) -> None:
         """One watch, to its end."""
-        self.mode = Mode.WATCHING
         self.watches += 1
         clock = asyncio.get_running_loop().time
         begin = clock()
@@ -183,25 +181,40 @@ class Reflector(Generic[_Item]):
                 if line.strip():
                     self._take(objects.watch_event(line))
                     events += 1
-        if not events and clock() - begin < SHORT_WATCH:
-            raise Unreachable("the watch ended at once, without a word")
-        self._granted("watch")
-        self._backoff.was_healthy(clock() - begin)
+                self.mode = Mode.WATCHING
+                self._granted("watch")
+        lasted = clock() - begin
+        if lasted < SHORT_WATCH:
+            if not events:
+                raise Unreachable("the watch ended at once, without a word")
+            await asyncio.sleep(SHORT_WATCH - lasted)
 
     def _take(self, event: objects.WatchEvent) -> None:
         """An event of a watch."""
         if event.type == "ERROR":
             status = objects.status(event.object)
-            raise Refused(status.code, status.reason, status.message or "")
-        meta = objects.any_object(event.object).metadata
+            raise Refused(status.code, status.reason, " ".join((status.message or "").split()))
         if event.type in ("ADDED", "MODIFIED"):
-            self._target.put(self._item(event.object))
+            self._put(event.object)
             self.objects += event.type == "ADDED"
-        elif event.type == "DELETED":
+        meta = objects.any_object(event.object).metadata
+        if event.type == "DELETED":
             self._target.drop(meta.key)
             self.objects -= 1
         self._version = meta.resource_version or self._version
-        self._granted("watch")
+
+    def _put(self, encoded: Raw) -> str:
+        """Tell the target of an object; returns its key. One that cannot be read stays what it was."""
+        try:
+            item = self._item(encoded)
+        except MsgspecError as error:
+            key = objects.any_object(encoded).metadata.key
+            if count := self._failures.count(f"{key}: {error}", asyncio.get_running_loop().time()):
+                what = f"{self._purpose} cannot read one of the {self._resource}"
+                logger.warning(what, extra=self._fields(object=key, error=str(error), times=count))
+            return key
+        self._target.put(item)
+        return item.metadata.key
 
     async def _do_without(self, why: Refused) -> None:
         """Watching is not allowed: poll; returns when the watch is worth another try, which is later each time."""
@@ -225,15 +238,21 @@ class Reflector(Generic[_Item]):
         """Say what failed, unless it was said lately, and wait before the next try."""
         self.mode = Mode.DOWN
         self.last_error = str(error)
+        now = asyncio.get_running_loop().time()
+        healthy = 0.0 if self._healthy is None else now - self._healthy
+        self._healthy = None
+        self._backoff.was_healthy(healthy)
         delay = self._backoff.delay()
         what = f"{self._purpose} cannot {verb} {self._resource}"
-        certain = True
+        worth_a_line = True
         if isinstance(error, Refused):
-            delay = max(delay, error.retry_after)
+            delay += error.retry_after
             if error.forbidden:
                 what = f"{self._purpose} may not {verb} {self._resource}: grant the verb {verb}"
-                certain = self._refused_for(verb) >= DOUBT
-        if certain and (count := self._failures.count(str(error), asyncio.get_running_loop().time())):
+                worth_a_line = self._refused_for(verb) >= DOUBT
+            elif error.gone:
+                worth_a_line = healthy < self._backoff.healthy  # once in a while it takes a new list, that is all
+        if worth_a_line and (count := self._failures.count(str(error), now)):
             self._failing = True
             extra = self._fields(verb=verb, error=str(error), times=count, retry_in=round(delay, 3))
             logger.warning(what, extra=extra)
@@ -246,6 +265,8 @@ class Reflector(Generic[_Item]):
 
     def _granted(self, verb: str) -> None:
         """The server has answered."""
+        if self._healthy is None:
+            self._healthy = asyncio.get_running_loop().time()
         self._refused.pop(verb, None)
         if self._failing:
             logger.info("Kubernetes answers again", extra=self._fields(purpose=self._purpose))
