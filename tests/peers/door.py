@@ -1,8 +1,9 @@
 """A door before the API server: TLS ends here and begins again, so that a test can shut it, and change requests."""
 
-import asyncio
 import contextlib
 import re
+import select
+import socket
 import ssl
 import threading
 from pathlib import Path
@@ -28,49 +29,63 @@ class Door:
         self.port = 0
         # The first lines of all requests, without the protocol: "GET /api/v1/pods?limit=100".
         self.requests: list[str] = []
-        self._inner = inner
+        self.inner = inner
+        self.outside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.outside.load_cert_chain(folder / "server.crt", folder / "server.key")
+        self.inside = ssl.create_default_context(cafile=str(folder / "ca.crt"))
         self._watch_seconds = watch_seconds
+        self._changed = threading.Condition()
         self._held = ""
-        self._reached = threading.Event()
-        self._released = asyncio.Event()
-        self._outside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._outside.load_cert_chain(folder / "server.crt", folder / "server.key")
-        self._inside = ssl.create_default_context(cafile=str(folder / "ca.crt"))
-        self._connections: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._reached = False
+        self._listener: socket.socket | None = None
+        self._porter: threading.Thread | None = None
+        self._passages: list[Passage] = []
         self.open()
 
     def open(self) -> None:
         """Let everybody in, on the port that it had before; an open door stays open."""
-        if self._server is None:
-            self._run(self._listen())
+        if self._listener is None:
+            self._listener = socket.create_server((HOST, self.port), backlog=128)
+            self.port = self._listener.getsockname()[1]
+            self._porter = threading.Thread(target=self._let_in, args=(self._listener,), daemon=True)
+            self._porter.start()
 
     def shut(self) -> None:
         """Break all connections, and refuse new ones."""
-        self._run(self._refuse())
-        self._run(self._break())
+        if self._listener is not None:
+            assert self._porter is not None
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends the porter's accept
+            self._porter.join(WAIT)
+            self._listener.close()
+            self._listener = None
+        self.drop()
 
     def drop(self) -> None:
         """Break all connections; new ones are welcome."""
-        self._run(self._break())
+        with self._changed:
+            passages, self._passages = self._passages, []
+            for passage in passages:
+                passage.cut()
+            self._changed.notify_all()
+        for passage in passages:
+            passage.join()
 
     def hold(self, pattern: str) -> None:
         """Let no request through whose first line has a part that matches, until `release`."""
-        self._reached.clear()
-        self._released.clear()
-        self._held = pattern
+        with self._changed:
+            self._held = pattern
+            self._reached = False
 
     def wait_held(self) -> None:
         """Wait until there is such a request."""
-        assert self._reached.wait(WAIT), f"no request with {self._held}"
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._reached, WAIT), f"no request with {self._held}"
 
     def release(self) -> None:
         """Let through what was held."""
-        self._held = ""
-        self._loop.call_soon_threadsafe(self._released.set)
+        with self._changed:
+            self._held = ""
+            self._changed.notify_all()
 
     def watches(self, what: str) -> list[str]:
         """The requests for a watch of "pods" or "services" so far."""
@@ -83,9 +98,6 @@ class Door:
 
     def close(self) -> None:
         self.shut()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(WAIT)
-        self._loop.close()
 
     def __enter__(self) -> Self:
         return self
@@ -95,79 +107,103 @@ class Door:
     ) -> None:
         self.close()
 
-    def _run(self, work: "asyncio.Future[None] | object") -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT)  # type: ignore[arg-type]
+    def passed(self, passage: "Passage", head: bytes) -> bytes:
+        """A request's head on its way in, as it is to go on; waits while it is held."""
+        line = head.split(b" HTTP/")[0].decode()
+        with self._changed:
+            self.requests.append(line)
+            if self._held and re.search(self._held, line):
+                self._reached = True
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._held or passage.is_cut)
+        if self._watch_seconds is None:
+            return head
+        return re.sub(rb"timeoutSeconds=\d+", b"timeoutSeconds=%d" % self._watch_seconds, head, count=1)
 
-    async def _listen(self) -> None:
-        # Without TLS at first: a connection in its handshake would be nobody's, and nobody could break it.
-        self._server = await asyncio.start_server(self._accepted, HOST, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
-
-    async def _break(self) -> None:
-        connections = list(self._connections)
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-        for _ in range(3):
-            await asyncio.sleep(0)  # in which the loop closes the sockets of those
-
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = self._loop.create_task(self._join(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-        # Here, because a task that is cancelled before it has begun never does anything.
-        task.add_done_callback(lambda _: writer.transport.abort())
-
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Whatever fails is the end of this connection only.
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            await writer.start_tls(self._outside)
-            inner_reader, inner_writer = await asyncio.open_connection(HOST, self._inner, ssl=self._inside)
-            try:
-                await self._forward(reader, writer, inner_reader, inner_writer)
-            finally:
-                inner_writer.transport.abort()
-
-    async def _forward(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        inner_reader: asyncio.StreamReader,
-        inner_writer: asyncio.StreamWriter,
-    ) -> None:
-        """Both ways, until one of them ends."""
-        both = [
-            asyncio.ensure_future(_copy(inner_reader, writer)),
-            asyncio.ensure_future(self._requests(reader, inner_writer)),
-        ]
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
-
-    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Requests on their way in. They have no bodies, so one ends with an empty line."""
+    def _let_in(self, listener: socket.socket) -> None:
         while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            self.requests.append(head.split(b" HTTP/")[0].decode())
-            if self._held and re.search(self._held, self.requests[-1]):
-                self._reached.set()
-                await self._released.wait()
-            if self._watch_seconds is not None:
-                head = re.sub(rb"timeoutSeconds=\d+", b"timeoutSeconds=%d" % self._watch_seconds, head, count=1)
-            writer.write(head)
-            await writer.drain()
+            try:
+                accepted, _ = listener.accept()
+            except OSError:
+                return  # shut
+            with self._changed:
+                self._passages.append(Passage(self, accepted))
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(CHUNK):
-        writer.write(data)
-        await writer.drain()
+class Passage:
+    """One connection through the door, on a thread of its own."""
+
+    def __init__(self, door: Door, accepted: socket.socket) -> None:
+        self.is_cut = False
+        self._door = door
+        # Wrapping takes the socket itself away, and another thread must not touch what is wrapped.
+        self._handle = accepted.dup()
+        self._thread = threading.Thread(target=self._run, args=(accepted,), daemon=True)
+        self._thread.start()
+
+    def cut(self) -> None:
+        """Break it; does not wait."""
+        self.is_cut = True
+        with contextlib.suppress(OSError):
+            self._handle.shutdown(socket.SHUT_RDWR)
+
+    def join(self) -> None:
+        """Wait until nothing of it is left."""
+        self._thread.join(WAIT)
+        self._handle.close()
+
+    def _run(self, accepted: socket.socket) -> None:
+        # Whatever fails is the end of this connection only.
+        with contextlib.suppress(OSError), accepted:
+            accepted.settimeout(WAIT)
+            with (
+                self._door.outside.wrap_socket(accepted, server_side=True) as outer,
+                socket.create_connection((HOST, self._door.inner), WAIT) as plain,
+                self._door.inside.wrap_socket(plain, server_hostname=HOST) as inner,
+            ):
+                self._forward(outer, inner)
+        # Whoever is on the other side learns of it now, also where the handle is still open.
+        self.cut()
+
+    def _forward(self, outer: ssl.SSLSocket, inner: ssl.SSLSocket) -> None:
+        """Both ways, until one of them ends."""
+        waiting = select.poll()
+        waiting.register(outer, select.POLLIN)
+        waiting.register(inner, select.POLLIN)
+        request = b""
+        while not self.is_cut:
+            ready = {descriptor for descriptor, _ in waiting.poll()}
+            if outer.fileno() in ready:
+                data = _received(outer)
+                if data is None:
+                    return
+                # Requests have no bodies, so one ends with an empty line.
+                *heads, request = (request + data).split(b"\r\n\r\n")
+                for head in heads:
+                    _send(inner, self._door.passed(self, head + b"\r\n\r\n"))
+            if inner.fileno() in ready:
+                data = _received(inner)
+                if data is None:
+                    return
+                _send(outer, data)
+
+
+def _received(connection: ssl.SSLSocket) -> bytes | None:
+    """What has arrived, perhaps nothing: TLS has messages of its own. None at the end."""
+    connection.settimeout(0)
+    data = b""
+    while True:
+        try:
+            more = connection.recv(CHUNK)
+        except ssl.SSLWantReadError:
+            return data
+        if not more:
+            return data or None
+        data += more
+        if not connection.pending():
+            return data
+
+
+def _send(connection: ssl.SSLSocket, data: bytes) -> None:
+    connection.settimeout(WAIT)
+    connection.sendall(data)
