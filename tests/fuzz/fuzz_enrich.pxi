@@ -117,7 +117,7 @@ cdef int fuzz_enrich(const uint8_t *data, size_t size) noexcept nogil:
         former = <uint8_t *> enrich_take(&reactor.memory, former_size)
         fuzz_holds(former != NULL, "there is memory")
         memcpy(former, place.segment.data + place.offset, former_size)
-    fuzz_holds((former == NULL) == (verdict == SCAN_MALFORMED) or verdict == SCAN_REPAIR, "what is malformed is skipped")
+    fuzz_holds((former == NULL) == (verdict == SCAN_MALFORMED) or verdict == SCAN_REPAIR, "malformed is skipped")
     # With one: the same, enriched, first by a scan and then, maybe, by its shape.
     memset(name, 0x6E, sizeof(name))
     feed.names = names_new(&reactor.memory, FUZZ_HOSTS, FUZZ_HOSTS * (1 + <size_t> (data[0] % 255)), 1, 2)
