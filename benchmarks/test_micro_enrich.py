@@ -12,7 +12,8 @@ Measured here, on a virtual machine at about 3 GHz, ns a log, with a table and w
 | `tcp_`, address not known | 257 / 206 | 93 / 41 |
 | `tcp_`, address known | 266 / 207 | 103 / 42 |
 
-A look-up: 10 to 15 ns for a known address, 7 for an unknown one. A new table: 0.7 ms, of which the reactor sees a pointer.
+A look-up: 10 to 15 ns for a known address, 7 for an unknown one.
+A new table: 0.7 ms, of which the reactor sees a pointer.
 """
 
 from __future__ import annotations
