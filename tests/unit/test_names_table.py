@@ -55,6 +55,23 @@ def test_addresses_that_share_a_slot() -> None:
     assert names.find(outside) is None
 
 
+def test_addresses_whose_hashes_agree_in_all_that_is_kept() -> None:
+    """Found by trying, too: the same slot and the same 32 bits beside it; the addresses themselves tell them apart."""
+    seen: dict[tuple[int, int], bytes] = {}
+    pairs = []
+    for number in range(400_000):
+        address = bytes(12) + number.to_bytes(4, "big")
+        hashed = shown.names_hash(1, 2, address)
+        other = seen.setdefault((hashed >> 32, hashed % 2), address)
+        if other != address:
+            pairs.append((other, address))
+    assert pairs
+    for one, other in pairs:
+        names = shown.NameTable([(one, b"one")], 1, 2)  # of two slots
+        assert names.find(one) == b"one"
+        assert names.find(other) is None
+
+
 def test_the_hash_is_that_of_python() -> None:
     """Python hashes bytes with SipHash-1-3 as well, and with a key of zeros when it is told not to vary."""
     if sys.hash_info.algorithm != "siphash13" or sys.byteorder != "little":
