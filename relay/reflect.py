@@ -23,7 +23,7 @@ from msgspec.json import Decoder
 
 from relay import log, objects
 from relay.backoff import Backoff
-from relay.failures import FailureLog
+from relay.failures import REPEAT_AFTER, FailureLog
 from relay.kube_api import Api, ApiError, Refused, Resource, Unreachable
 
 logger = log.logger(__name__)
@@ -107,6 +107,7 @@ class Reflector(Generic[_Item]):
         self._failures = FailureLog()
         self._failing = False
         self._healthy: float | None = None  # since when the server has answered without a failure
+        self._gone = -REPEAT_AFTER  # when a version was too old the last time
         self._refused: dict[str, float] = {}  # by verb: since when a right has been missing
         self._version = ""  # the newest that the target has been told of
 
@@ -251,7 +252,9 @@ class Reflector(Generic[_Item]):
                 what = f"{self._purpose} may not {verb} {self._resource}: grant the verb {verb}"
                 worth_a_line = self._refused_for(verb) >= DOUBT
             elif error.gone:
-                worth_a_line = healthy < self._backoff.healthy  # once in a while it takes a new list, that is all
+                # Once in a while, or after an outage, it takes a new list, that is all.
+                worth_a_line = now - self._gone < REPEAT_AFTER
+                self._gone = now
         if worth_a_line and (count := self._failures.count(str(error), now)):
             self._failing = True
             extra = self._fields(verb=verb, error=str(error), times=count, retry_in=round(delay, 3))

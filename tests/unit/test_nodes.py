@@ -4,8 +4,6 @@ The engine, the resolver and the clock are replaced: time passes when a test say
 """
 
 import asyncio
-import heapq
-import itertools
 import logging
 import socket
 from collections.abc import Callable
@@ -15,9 +13,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from peers.virtual import Clock
 
 from relay.engine import NodeReport, NodeState, StreamReport
-from relay.failures import FailureLog
 from relay.nodes import NodeTable
 from relay.resolve import Resolver
 from relay.settings import Address
@@ -25,42 +23,6 @@ from relay.settings import Address
 OK, UNIMPLEMENTED, UNAVAILABLE = 0, 12, 14
 MESSAGES, ALERTS, LOGS = range(3)
 WHERE = Address("node.example", 32767)
-
-
-class Timer:
-    def __init__(self, when: float, callback: Callable[..., None], args: tuple[Any, ...]) -> None:
-        self.when, self.callback, self.args, self.cancelled = when, callback, args, False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class Clock:
-    """A clock that stands still until `advance`."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self._order = itertools.count()
-        self._timers: list[tuple[float, int, Timer]] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def call_later(self, delay: float, callback: Callable[..., None], *args: Any) -> Timer:
-        timer = Timer(self.now + delay, callback, args)
-        heapq.heappush(self._timers, (timer.when, next(self._order), timer))
-        return timer
-
-    def pending(self) -> list[float]:
-        return sorted(timer.when - self.now for _, _, timer in self._timers if not timer.cancelled)
-
-    def advance(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self._timers and self._timers[0][0] <= end:
-            self.now, _, timer = heapq.heappop(self._timers)
-            if not timer.cancelled:
-                timer.callback(*timer.args)
-        self.now = end
 
 
 class EngineCalls:
@@ -405,14 +367,6 @@ def test_a_lacking_feed_is_logged_by_name(world: World, caplog: pytest.LogCaptur
     world.end_stream(node, MESSAGES, UNIMPLEMENTED)
     (record,) = caplog.records
     assert record.relay_fields == {"node": "node.example:32767", "feed": "messages"}  # type: ignore[attr-defined]
-
-
-def test_many_reasons_within_a_minute_are_kept_in_bounded_memory() -> None:
-    failures = FailureLog()
-    told = sum(failures.count(f"reason {number}", 0.0) for number in range(1000))
-    assert told == 17  # 16 reasons, and one line for the rest
-    assert failures.count("reason 1000", 61.0) == 1
-    assert failures.count("new", 200.0) == 1
 
 
 # --- any order of events ------------------------------------------------------------------
