@@ -32,7 +32,7 @@ def test_reasons_that_never_come_again_make_room() -> None:
     assert failures.count("late", 1.0) == 1
     assert failures.count("later", 2.0) == 0, "both are others"
     for number in range(REASONS_KEPT):
-        assert failures.count(f"new reason {number}", REPEAT_AFTER) == 1
+        assert failures.count(f"new reason {number}", REPEAT_AFTER + 2) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.floats(0, 40)), max_size=200))

@@ -96,7 +96,7 @@ def test_a_page_may_be_empty(page: dict[str, Any]) -> None:
     assert not objects.page(json.dumps(page).encode()).items
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"<html>", b"[]", b"null", b'{"items": {}}', b'{"metadata": {"name": 5}}'])
+@pytest.mark.parametrize("text", [b"", b"{", b"<html>", b"[]", b"null", b'{"items": {}}'])
 def test_what_is_something_else_is_refused(text: bytes) -> None:
     for decode in (objects.page, objects.watch_event, objects.any_object, Decoder(Pod).decode):
         with pytest.raises(msgspec.MsgspecError):
