@@ -365,6 +365,22 @@ def test_rights_in_one_namespace(cluster: Cluster, port: int) -> None:
         assert relay.end() == 0
 
 
+@pytest.mark.slow
+def test_a_right_that_is_granted_later(cluster: Cluster, port: int) -> None:
+    """From polling back to watching, without a restart."""
+    cluster.node("one", A)
+    with nodes(port, A, B), behind_door(cluster, port) as (relay, door):
+        relay.until_streaming(A)
+        with cluster.granted("relay", "without-watch"), cluster.revoked("relay"):
+            door.drop()
+            relay.until(lambda now: now["kubernetes"]["pods"]["mode"] == "poll", "polling")
+        relay.until(lambda now: now["kubernetes"]["pods"]["mode"] == "watch", "the watch")
+        cluster.node("two", B)
+        counters = relay.until_streaming(A, B)
+        assert node_at(counters, A)["reconnects"] == 0
+        assert relay.end() == 0
+
+
 def test_it_never_asks_for_a_single_object(cluster: Cluster, port: int) -> None:
     """The Helm chart's role has no get."""
     with nodes(port, A), behind_door(cluster, port) as (relay, door):
@@ -500,6 +516,8 @@ def test_watches_that_the_server_ends_every_other_second(cluster: Cluster, port:
             cluster.delete_pod("two", "kubearmor")
             counters = relay.until_streaming(A)
         assert node_at(counters, A)["reconnects"] == 0
+        # What a watch has told once no other tells again.
+        assert [line["node"] for line in relay.logged("node removed")] == ["host-of-two"] * 3
         assert {each["lists"] for each in followed(counters)} == {1}
         assert not [line for line in relay.said() if '"level":"warn"' in line]
         assert relay.end() == 0
