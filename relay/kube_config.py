@@ -129,7 +129,7 @@ def check(source: Source) -> None:
     """
     if source.files:
         try:
-            _loader(source).check()
+            _loader(source)
         except Exception as error:  # whatever a YAML file may hold
             raise SettingsError(f"{source}: {_one_line(error)}") from None
 
@@ -222,15 +222,13 @@ def _loader_class(kube_config: Any) -> type[Any]:
         _user: Any
 
         def __init__(self, **arguments: Any) -> None:
+            """See that user and cluster are told, and that the files for TLS are there; runs no plugin."""
             super().__init__(**arguments)
             if self._user is None:
                 user = self._current_context["context"].safe_get("user")
                 if user:
                     raise ConfigError(f"the user {user} of the context is not among the users")
                 self._user = kube_config.ConfigNode("users", {})  # nobody: the library expects somebody
-
-        def check(self) -> None:
-            """See that the cluster is told, and that the files for TLS are there; no plugin is run."""
             self._load_cluster_info()
             if "host" not in vars(self):
                 raise ConfigError("the cluster of the context has no server")

@@ -71,6 +71,8 @@ async def run(command: Sequence[str], environment: Mapping[str, str], api_versio
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        # Its pipes, too, which another process may hold open; asyncio offers no other way.
+        process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
         await process.wait()
         raise
     name = os.path.basename(command[0])  # noqa: PTH119 - a command, which may be no path
