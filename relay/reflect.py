@@ -28,7 +28,10 @@ from relay.kube_api import Api, ApiError, Refused, Resource, Unreachable
 
 logger = log.logger(__name__)
 
-PAGE_BYTES = 1 << 20  # pages are asked for in numbers of objects that come to about this
+# Pages are asked for in numbers of objects that come to about this. Measured with 11,000 pods and 2,000
+# services: a relay grows by 8.8-11.4 MiB with 1 MiB, by 8.1-9.3 with 512 KiB, which takes no longer; by
+# 8.4-9.8 with 256 KiB and 7.9-8.2 with 128, which takes up to twice as long.
+PAGE_BYTES = 512 << 10
 PAGE_FIRST = 100
 PAGE_MOST = 500  # what client-go asks for
 WATCH_AGAIN = 600.0  # seconds that polling goes on at most before the watch is tried again
