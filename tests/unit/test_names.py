@@ -149,6 +149,13 @@ def test_a_pod_on_its_hosts_network_hides_nobody(first: str) -> None:
     assert world.table() == {"10.0.0.1": "pod/default/host"}
 
 
+def test_also_where_nobody_knows_how_old_they_are() -> None:
+    world = World()
+    world.names.put("pod/default/a-host", ["10.0.0.1"], None, host=True)
+    world.names.put("pod/default/own", ["10.0.0.1"], None)
+    assert world.table() == {"10.0.0.1": "pod/default/own"}
+
+
 def test_among_pods_on_a_hosts_network_the_oldest_stays() -> None:
     world = World()
     for number in (5, 3, 7):
