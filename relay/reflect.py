@@ -37,6 +37,7 @@ PAGE_MOST = 500  # what client-go asks for
 WATCH_AGAIN = 600.0  # seconds that polling goes on at most before the watch is tried again
 # An API server that has just started refuses everything for a moment, until it has read its roles.
 DOUBT = 2.0  # seconds before a refusal is believed
+SOON = 10.0  # seconds; the version of a list that is too old sooner than that is a failure
 SHORT_WATCH = 1.0  # seconds; one that ends sooner without a word counts as a failure
 
 _Item = TypeVar("_Item", bound="Item")
@@ -110,6 +111,7 @@ class Reflector(Generic[_Item]):
         self._failures = FailureLog()
         self._failing = False
         self._healthy: float | None = None  # since when the server has answered without a failure
+        self._listed = 0.0  # when the last list was finished
         self._gone = -REPEAT_AFTER  # when a version was too old the last time
         self._refused: dict[str, float] = {}  # by verb: since when a right has been missing
         self._version = ""  # the newest that the target has been told of
@@ -153,6 +155,7 @@ class Reflector(Generic[_Item]):
         self._version = page.metadata.resource_version
         self.objects = len(seen)
         self.lists += 1
+        self._listed = asyncio.get_running_loop().time()
         self._granted("list")
 
     async def _follow(self) -> None:
@@ -164,6 +167,8 @@ class Reflector(Generic[_Item]):
                 if error.forbidden:
                     await self._do_without(error)
                     return
+                if error.gone and asyncio.get_running_loop().time() - self._listed >= SOON:
+                    return  # after an outage, say: it takes a new list, that is all
                 await self._wait("watch", error)
                 if not (error.unauthorized or error.busy):
                     return
@@ -255,7 +260,7 @@ class Reflector(Generic[_Item]):
                 what = f"{self._purpose} may not {verb} {self._resource}: grant the verb {verb}"
                 worth_a_line = self._refused_for(verb) >= DOUBT
             elif error.gone:
-                # Once in a while, or after an outage, it takes a new list, that is all.
+                # Once in a while a list takes too long, or its version is too old at once.
                 worth_a_line = now - self._gone < REPEAT_AFTER
                 self._gone = now
         if worth_a_line and (count := self._failures.count(str(error), now)):

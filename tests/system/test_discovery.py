@@ -462,6 +462,7 @@ def test_a_watch_from_a_version_that_is_gone(cluster: Cluster, port: int) -> Non
         counters = relay.until_streaming(B, C)
         assert node_at(counters, B)["reconnects"] == 0
         assert counters["kubernetes"]["pods"]["lists"] == 2
+        assert not [line for line in relay.said() if '"level":"warn"' in line and "410" in line]
         relay.until(lambda now: {each["mode"] for each in followed(now)} == {"watch"}, "watches")
         assert relay.end() == 0
 

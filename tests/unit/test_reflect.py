@@ -225,6 +225,25 @@ def test_a_list_that_fails_takes_nothing_away(failure: Any) -> None:
 # --- watches ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("lasted", [1, 60])
+def test_a_version_that_an_outage_made_too_old_takes_a_list_at_once(
+    lasted: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long the delays have become; only one that is too old right after its list has to wait."""
+    away = [Unreachable("refused")] * 6
+    run = Run(LISTED, [lasted, Unreachable("refused")], *away, TOO_OLD, LISTED, draw=0.99)
+    (refused, _), (listed, what) = run.api.asked[-3:-1]
+    assert what.startswith("list ")
+    assert listed == refused
+    assert not [text for text in caplog.messages if "410" in text]
+
+
+def test_a_version_that_is_too_old_right_after_its_list_has_to_wait() -> None:
+    run = Run(LISTED, TOO_OLD, LISTED, draw=0.99)
+    (refused, _), (listed, _) = run.api.asked[1:3]
+    assert listed > refused
+
+
 def test_a_watch_tells_of_every_change() -> None:
     run = Run(
         page(A, version=5),
