@@ -406,6 +406,12 @@ def test_a_watch_that_always_ends_at_once_is_no_hot_loop(answer: Any) -> None:
     virtual.run(main())
 
 
+def test_a_watch_that_ends_at_once_without_a_word_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(LISTED, *[[0]] * 4, draw=1.0)
+    assert [when for when, _ in run.api.asked[1:]] == [0, 0.5, 1.5, 3.5, 7.5]
+    assert caplog.records[0].relay_fields["error"] == "the watch ended at once, without a word"  # type: ignore[attr-defined]
+
+
 def test_the_delay_is_drawn_below_its_ceiling() -> None:
     run = Run(*[Unreachable("closed")] * 4, draw=0.25)
     assert [round(when, 6) for when, _ in run.api.asked] == [0, 0.125, 0.375, 0.875, 1.875]
@@ -492,6 +498,7 @@ def test_without_watch_it_polls(caplog: pytest.LogCaptureFixture) -> None:
         watches = [when for when, what in api.asked if what.startswith("watch")]
         lists = [when for when, what in api.asked if what.startswith("list")]
         assert 7200 / POLL * 0.9 <= len(lists) <= 7200 / POLL * 1.1 + 20
+        assert len([when for when in watches if when < 120]) >= 4, "soon at first: somebody may just be granting it"
         assert len(watches) <= 25, "the watch is tried again at last each 10 minutes"
         waits = [later - sooner for sooner, later in itertools.pairwise(watches)]
         assert 0 < max(waits) <= reflect.WATCH_AGAIN + 2 * POLL
