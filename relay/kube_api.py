@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -236,12 +237,37 @@ def _client(configuration: Any) -> Any:
     import aiohttp
 
     client = rest_client().RESTClientObject(configuration)
+    client.proxy = client.proxy or _proxy(configuration.host)
     client.pool_manager = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=client.ssl_context, limit=0, socket_factory=_socket),
         read_bufsize=READ_BUFFER,
-        trust_env=True,
+        # Not trust_env: it would look for ~/.netrc, in a thread, at each request, and refuse to send a token
+        # to a server that is in there.
     )
     return client
+
+
+def _proxy(server: str) -> str | None:
+    """The proxy that the environment names for a server, as Go reads it: NO_PROXY may hold networks."""
+    from urllib.request import getproxies, proxy_bypass
+
+    from yarl import URL
+
+    url = URL(server)
+    host = url.host or ""
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme)
+    if not proxy or proxy_bypass(host) or _in_networks(host, proxies.get("no", "").split(",")):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _in_networks(host: str, networks: list[str]) -> bool:
+    for network in networks:
+        with contextlib.suppress(ValueError):  # a name
+            if ip_address(host) in ip_network(network.strip(), strict=False):
+                return True
+    return False
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:

@@ -24,6 +24,13 @@ PODS = Resource("pods", selector="kubearmor-app=kubearmor")
 WAIT = 30.0
 
 
+@pytest.fixture(autouse=True)
+def without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run a test; what is left open at the end is an error."""
     asyncio.run(work)
@@ -573,6 +580,57 @@ def test_a_token_with_a_newline_is_sent_without() -> None:
         assert request.headers["authorization"] == "Bearer from-a-file"
 
     both(work, "from-a-file\n")
+
+
+@pytest.mark.parametrize("entry", ["default", "machine 127.0.0.1"])
+def test_a_netrc_file_is_nobodys_business(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
+    (tmp_path / "netrc").write_text(f"{entry} login me password other\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    test_a_page_is_asked_for_as_the_api_wants_it()
+
+
+# --- proxies ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "direct"),
+    [
+        ("", False),
+        ("127.0.0.1", True),
+        ("example.org, 127.0.0.0/8", True),
+        ("10.0.0.0/8,fd00::/8,kubernetes.default.svc", False),
+        ("*", True),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_a_proxy_of_the_environment_is_used_as_go_would(
+    monkeypatch: pytest.MonkeyPatch, exceptions: str, direct: bool, scheme: str
+) -> None:
+    async def main() -> None:
+        async with kube_http.serve() as proxy, connected() as (server, client):
+            monkeypatch.setenv("HTTP_PROXY", scheme + proxy.host.removeprefix("http://"))
+            monkeypatch.setenv("NO_PROXY", exceptions)
+            asked = begin(client.api.page(PODS, "", 1))
+            (await (server if direct else proxy).next()).answer(page())
+            await asked
+            assert (len(server.requests), len(proxy.requests)) == ((1, 0) if direct else (0, 1))
+
+    run(main())
+
+
+def test_a_proxy_of_the_configuration_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with kube_http.serve() as proxy:
+            monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+            client = Client(Configuration("http://kubernetes.example", proxy=proxy.host).loaded())
+            asked = begin(client.api.page(PODS, "", 1))
+            request = await proxy.next()
+            request.answer(page())
+            await asked
+            assert request.headers["host"] == "kubernetes.example"
+            await client.api.close()
+
+    run(main())
 
 
 # --- cancellation -------------------------------------------------------------------------
