@@ -7,7 +7,7 @@ makes its node known, the last one that goes takes it away.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from ipaddress import ip_address
 from typing import NamedTuple, Protocol
 
@@ -84,8 +84,12 @@ class Claims:
         claims = {f"{prefix}{where}": Claim(where) for where in wanted}
         for owner, claim in claims.items():
             self.claim(owner, claim)
+        self.keep(prefix, claims.keys())
+
+    def keep(self, prefix: str, owners: Set[str]) -> None:
+        """Release what the owners with a prefix claim, but for these."""
         for owner in self.owned(prefix):
-            if owner not in claims:
+            if owner not in owners:
                 self.release(owner)
 
 

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from relay import kube_config, log
 from relay.claims import Claims
+from relay.clock import Clock
 from relay.discovery import Discovery
 from relay.kube_api import Api, Resource
-from relay.names import Clock, Names, PodNames, ServiceNames, Table
+from relay.names import Names, PodNames, ServiceNames, Table
 from relay.objects import Pod, Service
 from relay.reflect import Reflector
 

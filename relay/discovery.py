@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 from relay import log
 from relay.claims import Claim, Claims
 from relay.objects import Pod
-from relay.settings import Address
+from relay.settings import Address, is_ip
 
 logger = log.logger(__name__)
 
@@ -30,7 +28,7 @@ class Discovery:
 
     def put(self, pod: Pod) -> None:
         """A pod is there, new or changed."""
-        first, *others = [address for address in pod.addresses if _is_ip(address)] or [""]
+        first, *others = [address for address in pod.addresses if is_ip(address)] or [""]
         owner = OWNER + pod.metadata.key
         if first:
             name = pod.spec.node_name or pod.metadata.key
@@ -44,9 +42,7 @@ class Discovery:
 
     def keep(self, keys: set[str]) -> None:
         """A whole list has been told of: any other pod is gone."""
-        for owner in self._claims.owned(OWNER):
-            if owner.removeprefix(OWNER) not in keys:
-                self._claims.release(owner)
+        self._claims.keep(OWNER, {OWNER + key for key in keys})
         if not self._listed:
             self._listed = True
             found = len(self._claims.owned(OWNER))
@@ -54,11 +50,3 @@ class Discovery:
                 logger.info("KubeArmor found", extra=log.fields(pods=len(keys), with_address=found))
             else:
                 logger.warning("no KubeArmor pod with an address yet", extra=log.fields(pods=len(keys)))
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True

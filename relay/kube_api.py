@@ -17,11 +17,8 @@ from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from relay import log
 from relay.kube_config import ConfigError, Loaded, rest_client
 from relay.objects import Status, status
-
-logger = log.logger(__name__)
 
 CONNECT_SECONDS = 15.0  # TCP and TLS
 LIST_SECONDS = 60.0  # a page

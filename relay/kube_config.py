@@ -77,12 +77,12 @@ def find(kubeconfig: str, environment: Mapping[str, str]) -> Source | str:
     """
     looked = []
     if kubeconfig:
-        if not _existing(kubeconfig):
+        if not _any_exists(kubeconfig):
             raise SettingsError(f"-kubeconfig {kubeconfig}: there is no such file")
         return Source(kubeconfig, "kubeconfig")
     looked.append("-kubeconfig: not given")
     listed = environment.get("KUBECONFIG", "")
-    if listed and _existing(listed):
+    if listed and _any_exists(listed):
         return Source(listed, "KUBECONFIG")
     looked.append(f"KUBECONFIG: {listed}, which does not exist" if listed else "KUBECONFIG: not set")
     missing = _missing_in_cluster(environment)
@@ -92,15 +92,15 @@ def find(kubeconfig: str, environment: Mapping[str, str]) -> Source | str:
     # As Go does, from HOME alone: Python would ask the user database, too.
     home = environment.get("HOME", "")
     path = HOME_CONFIG.replace("~", home)
-    if home and _existing(path):
+    if home and _any_exists(path):
         return Source(path, "home directory")
     looked.append(f"{HOME_CONFIG}: " + (f"{path} does not exist" if home else "HOME is not set"))
     return "; ".join(looked)
 
 
-def _existing(paths: str) -> list[str]:
-    """Those of a list of paths that exist."""
-    return [path for path in paths.split(os.pathsep) if path and _exists(path)]
+def _any_exists(paths: str) -> bool:
+    """Whether one of a list of paths exists."""
+    return any(path and _exists(path) for path in paths.split(os.pathsep))
 
 
 def _exists(path: str) -> bool:

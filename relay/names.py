@@ -11,12 +11,13 @@ for good; the choice among them does not depend on the order in which they were 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
 from relay import log
+from relay.clock import Clock, Timer
 from relay.objects import Pod, Service
 
 logger = log.logger(__name__)
@@ -33,13 +34,6 @@ class Table(Protocol):
     """The part of the native engine that takes the table."""
 
     def set_names(self, names: Mapping[bytes, str]) -> None: ...
-
-
-class Clock(Protocol):
-    """The part of an asyncio loop that is used."""
-
-    def time(self) -> float: ...
-    def call_later(self, delay: float, callback: Callable[..., None], *args: Any) -> Any: ...
 
 
 class _Owner(Struct, gc=False, frozen=True):
@@ -64,7 +58,7 @@ class Names:
         self._names: dict[bytes, str] = {}
         # All who claim an address, for the few that more than one does.
         self._rivals: dict[bytes, set[str]] = {}
-        self._swap: Any = None
+        self._swap: Timer | None = None
         self._earliest = 0.0
 
     def __len__(self) -> int:
@@ -154,13 +148,27 @@ class Names:
             self._swap = None
 
 
-class PodNames:
-    """Names of pods: a target of reflect.Reflector."""
+class _KindNames:
+    """Names of the objects of a kind; with `put` a target of reflect.Reflector."""
 
-    PREFIX = "pod/"
+    PREFIX: ClassVar[str]
 
     def __init__(self, names: Names) -> None:
         self._names = names
+
+    def drop(self, key: str) -> None:
+        """An object is gone."""
+        self._names.drop(self.PREFIX + key)
+
+    def keep(self, keys: set[str]) -> None:
+        """Any other object is gone."""
+        self._names.keep(self.PREFIX, keys)
+
+
+class PodNames(_KindNames):
+    """Names of pods."""
+
+    PREFIX = "pod/"
 
     def put(self, pod: Pod) -> None:
         """A pod is there, new or changed. One that has finished has no addresses any more."""
@@ -168,35 +176,16 @@ class PodNames:
         host = pod.spec.host_network
         self._names.put(self.PREFIX + meta.key, pod.addresses, meta.creation_timestamp, host=host)
 
-    def drop(self, key: str) -> None:
-        """A pod is gone."""
-        self._names.drop(self.PREFIX + key)
 
-    def keep(self, keys: set[str]) -> None:
-        """Any other pod is gone."""
-        self._names.keep(self.PREFIX, keys)
-
-
-class ServiceNames:
-    """Names of services: a target of reflect.Reflector."""
+class ServiceNames(_KindNames):
+    """Names of services."""
 
     PREFIX = "svc/"
-
-    def __init__(self, names: Names) -> None:
-        self._names = names
 
     def put(self, service: Service) -> None:
         """A service is there, new or changed. A headless one has no address."""
         meta = service.metadata
         self._names.put(self.PREFIX + meta.key, service.addresses, meta.creation_timestamp)
-
-    def drop(self, key: str) -> None:
-        """A service is gone."""
-        self._names.drop(self.PREFIX + key)
-
-    def keep(self, keys: set[str]) -> None:
-        """Any other service is gone."""
-        self._names.keep(self.PREFIX, keys)
 
 
 def pack(address: str) -> bytes:

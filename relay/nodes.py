@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from relay import feeds, log
 from relay.backoff import Backoff
+from relay.clock import Clock, Timer
 from relay.engine import NodeReport, NodeState, StreamReport
 from relay.failures import FailureLog
 from relay.settings import Address
@@ -29,19 +30,6 @@ logger = log.logger(__name__)
 
 GRPC_UNIMPLEMENTED = 12
 ALL_FEEDS = 7
-
-
-class Timer(Protocol):
-    """What `call_later` returns."""
-
-    def cancel(self) -> None: ...
-
-
-class Clock(Protocol):
-    """The part of an asyncio loop that the table uses."""
-
-    def time(self) -> float: ...
-    def call_later(self, delay: float, callback: Callable[..., None], *args: Any) -> Timer: ...
 
 
 class Nodes(Protocol):

@@ -145,7 +145,7 @@ class Reflector(Generic[_Item]):
             page = objects.page(body)
             items = page.items or ()
             for item in items:
-                seen.add(self._put(item))
+                seen.add(self._put(item).key)
             if items:
                 self._page_size = max(1, min(PAGE_MOST, PAGE_BYTES * len(items) // len(body)))
             continuation = page.metadata.continuation
@@ -204,26 +204,27 @@ class Reflector(Generic[_Item]):
             status = objects.status(event.object)
             raise Refused(status.code, status.reason, " ".join((status.message or "").split()))
         if event.type in ("ADDED", "MODIFIED"):
-            self._put(event.object)
+            meta = self._put(event.object)
             self.objects += event.type == "ADDED"
-        meta = objects.any_object(event.object).metadata
-        if event.type == "DELETED":
-            self._target.drop(meta.key)
-            self.objects -= 1
+        else:
+            meta = objects.any_object(event.object).metadata
+            if event.type == "DELETED":
+                self._target.drop(meta.key)
+                self.objects -= 1
         self._version = meta.resource_version or self._version
 
-    def _put(self, encoded: Raw) -> str:
-        """Tell the target of an object; returns its key. One that cannot be read stays what it was."""
+    def _put(self, encoded: Raw) -> objects.ObjectMeta:
+        """Tell the target of an object; returns its metadata. One that cannot be read stays what it was."""
         try:
             item = self._item(encoded)
         except MsgspecError as error:
-            key = objects.any_object(encoded).metadata.key
-            if count := self._failures.count(f"{key}: {error}", asyncio.get_running_loop().time()):
+            meta = objects.any_object(encoded).metadata
+            if count := self._failures.count(f"{meta.key}: {error}", asyncio.get_running_loop().time()):
                 what = f"{self._purpose} cannot read one of the {self._resource}"
-                logger.warning(what, extra=self._fields(object=key, error=str(error), times=count))
-            return key
+                logger.warning(what, extra=self._fields(object=meta.key, error=str(error), times=count))
+            return meta
         self._target.put(item)
-        return item.metadata.key
+        return item.metadata
 
     async def _do_without(self, why: Refused) -> None:
         """Watching is not allowed: poll; returns when the watch is worth another try, which is later each time."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from typing import Any
+
+from relay.settings import is_ip
 
 Lookup = Callable[[str, int], Sequence[tuple[Any, ...]]]
 Done = Callable[[tuple[str, ...], str], None]
@@ -37,7 +38,7 @@ class Resolver:
         The addresses are numeric, each once, in the order that the system prefers. What was
         resolved is never kept: a name is asked for again at each try.
         """
-        if _is_numeric(host):
+        if is_ip(host):
             self._loop.call_soon(done, (host,), "")
             return
         if self._queue is None:
@@ -69,11 +70,3 @@ class Resolver:
                 self._loop.call_soon_threadsafe(done, addresses, error)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 return
-
-
-def _is_numeric(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -116,7 +116,7 @@ def parse_address(text: str) -> Address:
         raise ValueError(accepted)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-        if ":" not in host or not _is_ip(host):
+        if ":" not in host or not is_ip(host):
             raise ValueError(accepted)
     elif not _HOST_NAME.fullmatch(host) or len(host) > 253:
         raise ValueError(accepted)
@@ -140,7 +140,7 @@ def parse_addresses(text: str) -> tuple[Address, ...]:
 def parse_bind(text: str) -> str:
     """A numeric IPv4 or IPv6 address, brackets allowed; an empty text means all addresses."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if host and not _is_ip(host):
+    if host and not is_ip(host):
         raise ValueError("a numeric IPv4 or IPv6 address, or nothing for all addresses")
     return host
 
@@ -186,7 +186,8 @@ def parse_choice(*choices: str) -> Callable[[str], str]:
     return parse
 
 
-def _is_ip(text: str) -> bool:
+def is_ip(text: str) -> bool:
+    """Whether a text is a numeric address, IPv4 or IPv6."""
     try:
         ip_address(text)
     except ValueError:
