@@ -16,10 +16,10 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from .binaries import BUILT
+from .closing import Closing
 from .command import HOST, PROGRAM, free_port
 
 BINARY = BUILT / "kube-apiserver"
@@ -97,7 +97,7 @@ class Connection:
         self._http.close()
 
 
-class Cluster:
+class Cluster(Closing):
     """etcd and kube-apiserver as processes.
 
     Args:
@@ -185,14 +185,6 @@ class Cluster:
         if self._etcd is not None:
             _end(self._etcd)
         shutil.rmtree(self.folder / "etcd", ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # --- requests -------------------------------------------------------------------------
 

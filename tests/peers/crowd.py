@@ -3,8 +3,6 @@
 import select
 import socket
 import struct
-from types import TracebackType
-from typing import Self
 
 import h2.connection
 import h2.settings
@@ -12,6 +10,7 @@ import h2.settings
 from relay import feeds
 
 from . import events
+from .closing import Closing
 from .h2_client import GRPC_HEADERS, connect
 
 WAIT = 30.0
@@ -33,7 +32,7 @@ def request(feed: int, window: int) -> bytes:
     return made.data_to_send()
 
 
-class Crowd:
+class Crowd(Closing):
     """Subscribers that get their response headers, and read no further until told to.
 
     Args:
@@ -64,14 +63,6 @@ class Crowd:
     def close(self) -> None:
         for sock in self.sockets:
             sock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @staticmethod
     def _wait_headers(sock: socket.socket) -> None:

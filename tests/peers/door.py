@@ -7,16 +7,15 @@ import socket
 import ssl
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from .closing import Closing
 from .command import HOST
 
 CHUNK = 1 << 16
 WAIT = 30.0
 
 
-class Door:
+class Door(Closing):
     """A loopback port that leads to the API server's.
 
     Args:
@@ -98,14 +97,6 @@ class Door:
 
     def close(self) -> None:
         self.shut()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def passed(self, passage: "Passage", head: bytes) -> bytes:
         """A request's head on its way in, as it is to go on; waits while it is held."""

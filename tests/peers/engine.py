@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 from relay import _fastpath
 
 from . import events
+from .closing import Closing
 
 WAIT = 30.0  # a bound for what hangs; nothing that works takes so long
 FIELDS = {
@@ -270,7 +271,7 @@ class Engine:
                     self._changed.notify_all()
 
 
-class Sink:
+class Sink(Closing):
     """A cursor, read as a sink would read it."""
 
     def __init__(self, engine: Engine, feed: int, *, at_head: bool = False) -> None:
@@ -297,11 +298,3 @@ class Sink:
 
     def close(self) -> None:
         self.cursor.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
