@@ -58,17 +58,22 @@ async def run(command: Sequence[str], environment: Mapping[str, str], api_versio
         OSError: there is no such command.
     """
     asked = {"apiVersion": api_version, "kind": "ExecCredential", "spec": {"interactive": False}}
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env={**environment, "KUBERNETES_EXEC_INFO": json.dumps(asked)},
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        start_new_session=True,  # a group of its own, to be killed as one
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *command,
+            env={**environment, "KUBERNETES_EXEC_INFO": json.dumps(asked)},
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            start_new_session=True,  # a group of its own, to be killed as one
+        )
     )
     try:
+        # Shielded, because asyncio, cancelled while it starts a process, kills that one and not its children.
+        process = await asyncio.shield(starting)
         printed, complained = await process.communicate()
     except BaseException:
+        process = await starting
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         # Its pipes, too, which another process may hold open; asyncio offers no other way.

@@ -483,23 +483,36 @@ def until_gone(*pids: str) -> None:
     until(lambda: not any(map(is_alive, map(int, pids))))
 
 
-@pytest.mark.parametrize("how", ["timeout", "cancelled"])
+def has_child() -> bool:
+    return any(children.read_text() for children in Path("/proc/self/task").glob("*/children"))
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancelled", "cancelled while it starts"])
 def test_a_plugin_that_hangs_is_killed_with_its_children(
     plugin: Plugin, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     pids = plugin.folder / "pids"
     plugin.does(f"sleep 1000 & echo $$ $! >{pids}; wait")
 
+    def is_running() -> bool:
+        return pids.exists() and pids.read_text().endswith("\n")
+
     async def main() -> None:
         task = asyncio.create_task(load(plugin.source))
-        if how == "cancelled":
-            await asyncio.to_thread(until, lambda: pids.exists() and pids.read_text().endswith("\n"))
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-        else:
+        if how == "timeout":
             with pytest.raises(ConfigError, match=r"no credentials within 1 s"):
                 await task
+            return
+        if how == "cancelled":
+            await asyncio.to_thread(until, is_running)
+        else:
+            async with asyncio.timeout(30):
+                while not has_child():
+                    await asyncio.sleep(0)
+            until(is_running)  # and the loop stands still
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     monkeypatch.setattr(kube_config, "EXEC_SECONDS", 1.0 if how == "timeout" else 60.0)
     asyncio.run(main())
