@@ -95,7 +95,7 @@ lock: $(VENV)/.locked ## make the lock files again from pyproject.toml
 	scripts/lock.sh
 
 clean: ## remove what builds and tools made
-	rm -rf build dist *.egg-info relay/*.so relay/kubearmor_pb2* relay/native/_schema.h tests/native/_shown_parts.pxi tests/fuzz/_fuzz_parts.pxi
+	rm -rf build dist *.egg-info relay/*.so relay/kubearmor_pb2* relay/native/_schema.h relay/native/_json.h tests/native/_shown_parts.pxi tests/fuzz/_fuzz_parts.pxi
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks $(VENV)/.built $(VENV)/.installed
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
