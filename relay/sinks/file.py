@@ -47,7 +47,7 @@ class FileSink:
         await self._in_thread(lambda: self._append(batch.lines))
         return Written(batch.events)
 
-    async def acknowledge(self, feed: int, sequence: int) -> None:
+    async def acknowledge(self, _feed: int, _sequence: int) -> None:
         """What is settled is on the disk, if that was asked for."""
         if self._to.fsync:
             await self._in_thread(self._sync)
@@ -97,7 +97,7 @@ class FileSink:
             if newer.exists():
                 newer.replace(older)
         if not keep:
-            path.unlink()
+            path.unlink(missing_ok=True)
         self._size = 0
 
     def _sync(self) -> None:

@@ -84,7 +84,7 @@ class Sink(Protocol):
     def in_flight(self) -> int:
         """How many batches it takes at a time."""
 
-    def action(self, feed: int) -> str | None:
+    def action(self, feed: int, /) -> str | None:
         """None for bare lines; else each line comes behind a bulk action with this prefix and the sequence as id."""
 
     async def open(self) -> None:
@@ -101,7 +101,7 @@ class Sink(Protocol):
             Unavailable: nothing was taken; the same batch comes again.
         """
 
-    async def acknowledge(self, feed: int, sequence: int) -> None:
+    async def acknowledge(self, feed: int, sequence: int, /) -> None:
         """Every event of the feed before `sequence` is settled: taken, rejected or lost.
 
         Raises:
