@@ -1,5 +1,6 @@
 """A journal of JSON lines in this process, and readers with the interface of a Cursor: the sinks' double."""
 
+import contextlib
 import os
 
 
@@ -50,10 +51,8 @@ class FakeReader:
 
     def read_json(self, max_bytes: int, *, max_events: int, index: str | None = None) -> tuple[bytes, int, int] | None:
         assert max_events > 0
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
-        except BlockingIOError:
-            pass
         self._lost += max(0, self._journal.oldest - self.sequence)
         self.sequence = max(self.sequence, self._journal.oldest)
         first, taken = self.sequence, b""
