@@ -201,6 +201,9 @@ class Writer:
         """Start the thread. Once only."""
     def fileno(self) -> int:
         """An eventfd that is readable once the thread has ended: it was stopped, or could not write."""
+    @property
+    def ended(self) -> bool:
+        """Whether its thread has left the engine: `fileno` is readable then, or the thread hangs in a write."""
     def stop(self, seconds: float) -> int:
         """Write what the feeds hold now, for at most `seconds`, and end. Waits for that, without the GIL.
 
