@@ -1,7 +1,7 @@
 """Make relay/native/_json.h from protos/kubearmor.proto, when it is missing or older.
 
-The transcoder (relay/native/json.pxd) prints an event as Go's encoding/json prints the struct that protoc-gen-go makes of
-its message. The table says for each message type which fields there are, in the order of declaration, with their
+The transcoder (relay/native/json.pxd) prints an event as Go's encoding/json prints the struct that protoc-gen-go
+makes of its message. The table says for each message type which fields there are, in the order of declaration, with their
 keys as they stand in the output, and finds a field's place in that order by its number.
 """
 
@@ -127,13 +127,13 @@ def table(types: dict[str, DescriptorProto]) -> str:
         f"#define JSON_TYPES {len(names)}",
         f"#define JSON_FIELDS {max(1, fields)}  /* of one message */",
         f"#define JSON_NUMBERS {numbers}  /* fields from this number on are not known */",
-        f"#define JSON_DEPTH {max(depth(name, types) for name in FEEDS)}  /* messages in each other, the event among them */",
-        f"#define JSON_MOST {max(most(name, types) for name in FEEDS)}"
-        "  /* bytes that an event prints at most beside what its strings and lists hold */",
+        f"#define JSON_DEPTH {max(depth(name, types) for name in FEEDS)}  /* of messages in each other */",
+        f"#define JSON_MOST {max(most(name, types) for name in FEEDS)}  /* bytes, beside texts and lists */",
         f"#define JSON_KEY_BYTES {KEY_BYTES}",
         "",
         "/* In the order in which most events have them. */",
-        "enum { JSON_STRING, JSON_INT32, JSON_INT64, JSON_MESSAGE, JSON_MAP, JSON_STRINGS, JSON_UINT32, JSON_UINT64, JSON_BOOL };",
+        "enum { JSON_STRING, JSON_INT32, JSON_INT64, JSON_MESSAGE, JSON_MAP, JSON_STRINGS,",
+        "    JSON_UINT32, JSON_UINT64, JSON_BOOL };",
         "",
         "typedef struct {",
         "    char opening[JSON_KEY_BYTES];  /* comma, key, colon, and the mark that the value begins with */",
