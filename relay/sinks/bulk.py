@@ -7,6 +7,7 @@ Whether the server refuses a document for good, or only now, is told by its stat
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 import zlib
 from collections.abc import Sequence
@@ -165,9 +166,8 @@ class BulkSink:
             # The environment's proxies and netrc stay out of it, as with the Go relay.
             self._session = aiohttp.ClientSession(
                 connector=connector,
-                auth=aiohttp.BasicAuth(target.username, target.password, "utf-8") if target.username else None,
                 timeout=aiohttp.ClientTimeout(total=target.timeout, sock_connect=CONNECT_SECONDS),
-                headers={"Accept": "application/json"},
+                headers={"Accept": "application/json"} | _authorization(target),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
@@ -185,6 +185,14 @@ def tls_context(ca_cert_path: str, *, insecure: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _authorization(target: Target) -> dict[str, str]:
+    """The header of basic authentication (RFC 7617), where there are credentials."""
+    if not target.username:
+        return {}
+    pair = f"{target.username}:{target.password}".encode()
+    return {"Authorization": "Basic " + base64.b64encode(pair).decode()}
 
 
 def _compress(body: bytes) -> bytes:
