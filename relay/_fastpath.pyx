@@ -40,7 +40,8 @@ from relay.native.posix cimport (
 )
 from relay.native.reactor cimport reactor_free, reactor_init, reactor_run
 from relay.native.writer cimport (
-    WriterState, writer_attach, writer_counters, writer_free, writer_init, writer_run, writer_stop, writer_unwritten, writer_wait,
+    WriterState, writer_attach, writer_counters, writer_free, writer_init, writer_run, writer_stop,
+    writer_unwritten, writer_wait,
 )
 from relay.native.status cimport (
     EXCEPTION_BLOCKING, EXCEPTION_MEMORY, EXCEPTION_OS, EXCEPTION_VALUE, STATUS_COUNT, STATUS_OK,

@@ -1,8 +1,8 @@
 """Make relay/native/_json.h from protos/kubearmor.proto, when it is missing or older.
 
-The transcoder (relay/native/json.pxd) prints an event as Go's encoding/json prints the struct that protoc-gen-go
-makes of its message. The table says for each message type which fields there are, in the order of declaration, with their
-keys as they stand in the output, and finds a field's place in that order by its number.
+The transcoder (relay/native/json.pxd) prints an event as Go's encoding/json prints the struct that
+protoc-gen-go makes of its message. The table says for each message type which fields there are, in the order of
+declaration, with their keys as they stand in the output, and finds a field's place in that order by its number.
 """
 
 import json

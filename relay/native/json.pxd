@@ -1,10 +1,10 @@
 """The transcoder: an event's wire bytes to one line of JSON, as Go's encoding/json prints KubeArmor's structs.
 
 One walk notes where each field's value lies, a second over the noted fields prints them in the order of their
-declaration. Nothing is decoded but numbers. Protobuf's rules in full: fields come in any order; of a number or string that
-comes more than once the last counts; the parts of a message that comes more than once are merged; so are
-lists, and the entries of maps, where the last value of a key counts and what an entry lacks is empty. Unknown fields, and known
-ones with another wire type, are not printed.
+declaration. Nothing is decoded but numbers. Protobuf's rules in full: fields come in any order; of a number or
+string that comes more than once the last counts; the parts of a message that comes more than once are merged; so are
+lists, and the entries of maps, where the last value of a key counts and what an entry lacks is empty. Unknown
+fields, and known ones with another wire type, are not printed.
 
 What is malformed to the scanner (scan.pxd) is so here, by the same rules, and nothing else is. The table of
 fields is made from protos/kubearmor.proto by scripts/make_json_table.py.

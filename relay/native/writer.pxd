@@ -1,8 +1,8 @@
 """The writer: a thread that writes events as lines of JSON to a descriptor, for as long as somebody reads there.
 
-It encodes up to WRITER_BYTES of whole lines, a quantum of each feed in turn, and writes them; what the kernel does not take
-stays, and is offered again once poll() says so. The descriptor is often shared with other processes, so O_NONBLOCK, which
-belongs to all of them, is never set. Instead, by what the descriptor is:
+It encodes up to WRITER_BYTES of whole lines, a quantum of each feed in turn, and writes them; what the kernel does
+not take stays, and is offered again once poll() says so. The descriptor is often shared with other processes, so O_NONBLOCK,
+which belongs to all of them, is never set. Instead, by what the descriptor is:
 
 - pipe: pwritev2 with RWF_NOWAIT (Linux 6.4), as much as fits. Where the kernel does not know that, writes of at most
   PIPE_BUF after poll(), which then do not block either, unless somebody else fills the pipe in between.
@@ -114,7 +114,7 @@ cdef enum:
     WRITER_QUANTUM = 65536     # of one feed, before it is the next one's turn
     WRITER_TERMINAL_BYTES = 256
     WRITER_RUNS = 64           # stretches of one feed in the buffer
-    WRITER_GATHER = 2          # ms that the first event after a rest waits for others: a wake-up costs more than an event
+    WRITER_GATHER = 2          # ms that the first event after a rest waits for others: a wake-up costs more
     WRITER_LOOK = 1000         # ms after which a writer that cannot write looks what it has lost
 
 
@@ -472,7 +472,8 @@ cdef inline bint writer_wait(WriterState *writer, uint64_t deadline) noexcept no
     cdef bint ended
     while True:
         now = monotonic()
-        relay_writer_poll(-1, 0, writer.over, 10 if now >= deadline else <int> ((deadline - now) // 1000000 + 1), &woken)
+        relay_writer_poll(
+            -1, 0, writer.over, 10 if now >= deadline else <int> ((deadline - now) // 1000000 + 1), &woken)
         if woken:
             return True
         if monotonic() < deadline:
