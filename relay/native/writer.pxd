@@ -1,8 +1,8 @@
 """The writer: a thread that writes events as lines of JSON to a descriptor, for as long as somebody reads there.
 
 It encodes up to WRITER_BYTES of whole lines, a quantum of each feed in turn, and writes them; what the kernel does
-not take stays, and is offered again once poll() says so. The descriptor is often shared with other processes, so O_NONBLOCK,
-which belongs to all of them, is never set. Instead, by what the descriptor is:
+not take stays, and is offered again once poll() says so. The descriptor is often shared with other processes, so
+O_NONBLOCK, which belongs to all of them, is never set. Instead, by what the descriptor is:
 
 - pipe: pwritev2 with RWF_NOWAIT (Linux 6.4), as much as fits. Where the kernel does not know that, writes of at most
   PIPE_BUF after poll(), which then do not block either, unless somebody else fills the pipe in between.
