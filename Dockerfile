@@ -36,7 +36,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
 
 COPY LICENSE README.md pyproject.toml setup.py ./
 COPY protos protos
-COPY scripts/make_protos.py scripts/make_schema.py scripts/
+COPY scripts/make_protos.py scripts/make_schema.py scripts/make_json_table.py scripts/
 COPY relay relay
 RUN tools/bin/pip wheel -q --no-cache-dir --no-build-isolation --no-deps --no-index -w dist . \
     && tools/bin/pip --python /KubeArmor/venv/bin/python3 install --no-compile --no-deps --no-index dist/*.whl \

@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport RELAY_FUZZ RELAY_DEBUG RELAY_SANITIZE RELAY_BUILD_DIR RELAY_SHOWN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo kube-apiserver test bench bench-smoke bench-compare lint format types debug image \
+.PHONY: help setup build demo kube-apiserver search-engines test bench bench-smoke bench-compare lint format types debug image \
 	sanitize sanitize-address sanitize-thread fuzz lock clean distclean
 
 help: ## this list
@@ -41,7 +41,10 @@ kube-apiserver: ## the Kubernetes API server that the system tests run; skipped 
 	@scripts/system.sh cluster
 	@scripts/kube_apiserver.sh
 
-test: build kube-apiserver ## the whole suite on the normal build
+search-engines: ## Elasticsearch and OpenSearch for the system tests; skipped without Java or Maven
+	@scripts/search_engines.sh
+
+test: build kube-apiserver search-engines ## the whole suite on the normal build
 	$(PYTEST) $(ARGS)
 
 bench: build kube-apiserver ## all benchmarks; figures go to build/bench.json
@@ -95,7 +98,7 @@ lock: $(VENV)/.locked ## make the lock files again from pyproject.toml
 	scripts/lock.sh
 
 clean: ## remove what builds and tools made
-	rm -rf build dist *.egg-info relay/*.so relay/kubearmor_pb2* relay/native/_schema.h tests/native/_shown_parts.pxi tests/fuzz/_fuzz_parts.pxi
+	rm -rf build dist *.egg-info relay/*.so relay/kubearmor_pb2* relay/native/_schema.h relay/native/_json.h tests/native/_shown_parts.pxi tests/fuzz/_fuzz_parts.pxi
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks $(VENV)/.built $(VENV)/.installed
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

@@ -156,7 +156,7 @@ def clang_library(name: str) -> str:
 
 def generate() -> None:
     """Make the sources that are made from other sources: message classes and their schema."""
-    for script in ("make_protos.py", "make_schema.py"):
+    for script in ("make_protos.py", "make_schema.py", "make_json_table.py"):
         if (HERE / "scripts" / script).exists():
             subprocess.run([sys.executable, str(HERE / "scripts" / script)], check=True, cwd=HERE)
 

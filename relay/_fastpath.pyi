@@ -144,6 +144,34 @@ class Cursor:
         """The next whole frames, back to back, up to `max_bytes` but at least one; b"" when there are none."""
     def fileno(self) -> int:
         """An eventfd that becomes readable when events follow a `read` that returned b""."""
+    def read_json(
+        self, max_bytes: int = ..., *, max_events: int = ..., index: str | None = None
+    ) -> tuple[bytes, int, int] | None:
+        """The next events as JSON, one object a line, as Go's encoding/json prints KubeArmor's structs.
+
+        Events are encoded without the GIL; they are consecutive: a batch ends where events were lost.
+
+        Args:
+            max_bytes: the most bytes, line ends and action lines included (1 MiB by default); one event is
+                given whatever its size.
+            max_events: the most events.
+            index: with it each document has the action line `{"index":{"_id":"<index><sequence>"}}` before it.
+        Returns:
+            The lines, the sequence number of the first event, and the number of events; None when there are none,
+            and `fileno` becomes readable when some follow.
+        Raises:
+            ValueError: `max_events` is 0.
+            MemoryError: no memory to encode the next event; the cursor stays before it.
+        """
+    def seek(self, sequence: int) -> None:
+        """Go back to an event that this cursor has passed, to read it and all that follow again.
+
+        `lost` grows by what was overwritten meanwhile, and by no event that it has counted before.
+
+        Raises:
+            ValueError: the cursor has not reached `sequence`, or it was so many losses ago (64) that the
+                cursor cannot tell any more what it has counted.
+        """
     @property
     def sequence(self) -> int:
         """Sequence number of the next event to read."""
@@ -151,5 +179,45 @@ class Cursor:
     def lost(self) -> int:
         """Events that were overwritten before this cursor read them."""
     def close(self) -> None: ...
+
+@final
+class Writer:
+    """Writes the events of some feeds to a descriptor as JSON lines, in a native thread of its own.
+
+    It reads from sequence 0 of each feed, and encodes as `Cursor.read_json` does. A line is never cut, except where
+    the descriptor fails in the middle of one. A reader that is slow or has stopped delays nothing else: what is
+    overwritten before it was encoded counts as lost.
+
+    Args:
+        fd: a pipe, file, socket or terminal; duplicated, so the caller may close its own. Its O_NONBLOCK is left as it is.
+        feeds: bit mask of the feeds: 1 messages, 2 alerts, 4 logs.
+    Raises:
+        ValueError: `feeds` is not 1 to 7.
+        OSError: `fd` is not open, or no more descriptors can be had.
+    """
+
+    def __init__(self, engine: Engine, fd: int, feeds: int = 7) -> None: ...
+    def start(self) -> None:
+        """Start the thread. Once only."""
+    def fileno(self) -> int:
+        """An eventfd that is readable once the thread has ended: it was stopped, or could not write."""
+    @property
+    def ended(self) -> bool:
+        """Whether its thread has left the engine: `fileno` is readable then, or the thread hangs in a write."""
+    def stop(self, seconds: float) -> int:
+        """Write what the feeds hold now, for at most `seconds`, and end. Waits for that, without the GIL.
+
+        Returns how many events the journal or the buffer held that were not written. Idempotent: a later call, from
+        any thread, may shorten the time. `Engine.close` stops its writers with 0 s.
+        """
+    def counters(self) -> dict[str, Any]:
+        """One consistent snapshot.
+
+        `feeds` has by name (only those asked for) `read`, `written` (events whose last byte the kernel has
+        accepted), `lost`, `buffered` and `behind` (events in the journal that were not read yet): at any time
+        written + lost + buffered + behind is the feed's next sequence number. `bytes` and `writes` are what the kernel
+        has accepted, and in how many calls; `error` is the errno that ended the writing, 0 without. After an
+        error, all that was not written counts as lost.
+        """
 
 STATUS_TEXT: Final[dict[int, str]]  # engine status → text, the one table of native/status.pxd

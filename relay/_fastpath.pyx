@@ -5,6 +5,7 @@ relay/_fastpath.pyi says what each method takes and raises; relay/native holds w
 
 import os
 import threading
+from json import dumps as json_dumps
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.math cimport isfinite
@@ -15,11 +16,13 @@ from libc.string cimport memcpy, memset
 from relay.native.counters cimport snapshot_fill, snapshot_free
 from relay.native.debug cimport RELAY_DEBUGGING
 from relay.native.journal cimport (
-    Segment, journal_floor, journal_lock, journal_pin, journal_unlock, journal_unpin, place_advance,
+    Journal, Place, Segment, journal_floor, journal_lock, journal_pin, journal_unlock, journal_unpin, place_advance,
     place_at_head, place_at_start, place_frame_size, place_take, relay_frame_length,
 )
+from relay.native.json cimport Json, JsonBuffer, json_buffer_free, json_buffer_init, json_free, json_init
+from relay.native.json_batch cimport JsonBatch, json_batch, place_seek
 from relay.native.mailbox cimport command_new, eventfd_clear, mailbox_command
-from relay.native.memory cimport memory_fail_at, memory_release, memory_take
+from relay.native.memory cimport Memory, memory_fail_at, memory_init, memory_release, memory_take
 from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NAMES, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT,
     COMMAND_NODE_OPEN, COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, Command, Feed,
@@ -32,10 +35,14 @@ from relay.native.names cimport NAMES_KEY, NAMES_MOST, NAMES_OTHER, NAMES_TEXT, 
 from relay.native cimport model, stream as streams, subscriber as subscribers
 from relay.native.posix cimport (
     AF_INET, AF_INET6, EFD_CLOEXEC, EFD_NONBLOCK, F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, O_NONBLOCK,
-    close as close_fd, errno, eventfd, fcntl, htons, inet_pton, pthread_cond_wait, pthread_mutex_lock,
+    close as close_fd, errno, eventfd, fcntl, htons, inet_pton, monotonic, pthread_cond_wait, pthread_mutex_lock,
     pthread_mutex_unlock, sockaddr_in, sockaddr_in6,
 )
 from relay.native.reactor cimport reactor_free, reactor_init, reactor_run
+from relay.native.writer cimport (
+    WriterState, writer_attach, writer_counters, writer_free, writer_init, writer_run, writer_stop,
+    writer_unwritten, writer_wait,
+)
 from relay.native.status cimport (
     EXCEPTION_BLOCKING, EXCEPTION_MEMORY, EXCEPTION_OS, EXCEPTION_VALUE, STATUS_COUNT, STATUS_OK,
     relay_status_row,
@@ -74,6 +81,8 @@ LIMIT_NAMES = (
 assert len(SKIP_NAMES) == SKIP_REASONS and len(LIMIT_NAMES) == LIMITS
 
 cdef enum:
+    CURSOR_GAPS = 64           # losses that a cursor can be set back over
+    CURSOR_KEPT = 4194304      # of a larger buffer for JSON nothing is kept
     NODE_NEWS = 16             # nodes whose slots are copied under one hold of the lock
 
 
@@ -190,12 +199,14 @@ cdef class Engine:
     cdef bint closed
     cdef int busy              # calls of other threads that are inside the reactor's memory
     cdef list paths
+    cdef list writers          # started and not known to have ended
     cdef Command *last         # the command that ends the thread, so that its end needs no memory
     cdef object __weakref__
 
     def __cinit__(self):
         self.nodes = set()
         self.paths = []
+        self.writers = []
         self.closed = False
 
     def __init__(
@@ -477,6 +488,9 @@ cdef class Engine:
         if self.closed or self.reactor == NULL:
             return
         self.closed = True
+        for writer in self.writers:
+            writer.stop(0)
+        self.writers = []
         if self.thread is not None:
             mailbox_command(self.reactor, self.last, False)
             self.last = NULL
@@ -651,9 +665,27 @@ cdef dict snapshot_dict(Snapshot *snapshot):
     }
 
 
+# A loss that a cursor has met: its first event, where the cursor went on, and all it had lost before.
+cdef struct Gap:
+    uint64_t start
+    uint64_t after
+    uint64_t lost
+
+
 cdef class Cursor:
     cdef Engine engine
     cdef Reader *reader
+    cdef Memory memory         # of its own, so that an engine that is closed first misses nothing
+    cdef Json json
+    cdef JsonBuffer out
+    cdef Gap gaps[CURSOR_GAPS]
+    cdef int gap_count
+    cdef uint64_t floor        # losses before this sequence number are forgotten
+
+    def __cinit__(self):
+        memory_init(&self.memory)
+        json_init(&self.json, &self.memory)
+        json_buffer_init(&self.out, &self.memory)
 
     def __init__(self, Engine engine, int feed, *, bint at_head=False):
         cdef Reactor *reactor = engine.live()
@@ -685,6 +717,8 @@ cdef class Cursor:
 
     def __dealloc__(self):
         self.detach()
+        json_free(&self.json)
+        json_buffer_free(&self.out)
 
     cdef void detach(self) noexcept:
         cdef Feed *feed
@@ -720,18 +754,16 @@ cdef class Cursor:
         cdef bint nothing
         cdef bytes result
         cdef char *body
+        cdef uint64_t sequence = reader.place.sequence
+        cdef uint64_t lost = reader.place.lost
         eventfd_clear(reader.wake)
         self.engine.busy += 1
         try:
             with nogil:
                 segment = journal_pin(&feed.journal, &reader.place)
+            self.gap(sequence, reader.place.sequence, lost)
             if segment == NULL:
-                with nogil:
-                    journal_lock(&feed.journal)
-                    # An append between the two locks must not be missed.
-                    nothing = reader.place.sequence == feed.journal.next
-                    reader.waiting = nothing
-                    journal_unlock(&feed.journal)
+                nothing = self.wait()
                 return b"" if nothing else self.read(max_bytes)
             try:
                 frames = place_take(&feed.journal, &reader.place, max_bytes, &start, &size)
@@ -752,6 +784,111 @@ cdef class Cursor:
         finally:
             self.engine.busy -= 1
 
+    cdef bint wait(self) noexcept:
+        """Nothing was found: have `fileno` become readable when there is something. False when there is by now."""
+        cdef Reader *reader = self.reader
+        cdef Feed *feed = &self.engine.reactor.feeds[reader.feed]
+        cdef bint nothing
+        with nogil:
+            journal_lock(&feed.journal)
+            # An append between the two locks must not be missed.
+            nothing = reader.place.sequence == feed.journal.next
+            reader.waiting = nothing
+            journal_unlock(&feed.journal)
+        return nothing
+
+    cdef void gap(self, uint64_t start, uint64_t after, uint64_t lost) noexcept:
+        """Remember a loss that reading has met, if it is one; `lost` is what was counted before."""
+        cdef int i
+        if start == after:
+            return
+        if self.gap_count == CURSOR_GAPS:
+            self.floor = self.gaps[0].after
+            self.gap_count -= 1
+            for i in range(self.gap_count):
+                self.gaps[i] = self.gaps[i + 1]
+        self.gaps[self.gap_count].start = start
+        self.gaps[self.gap_count].after = after
+        self.gaps[self.gap_count].lost = lost
+        self.gap_count += 1
+
+    def read_json(self, size_t max_bytes=1048576, *, uint64_t max_events=(1 << 63), str index=None):
+        cdef Reader *reader = self.live()
+        cdef Feed *feed = &self.engine.reactor.feeds[reader.feed]
+        cdef JsonBatch batch
+        cdef bytes action
+        cdef uint64_t start, lost
+        cdef int code
+        if max_events == 0:
+            raise ValueError("max_events is 0; at least one event is read")
+        batch.most_bytes = max_bytes
+        batch.most_events = max_events
+        batch.stop_at = <uint64_t> -1
+        batch.action = NULL
+        batch.action_size = 0
+        if index is not None:
+            action = b'{"index":{"_id":' + json_dumps(index).encode()
+            batch.action = <const uint8_t *> PyBytes_AS_STRING(action)
+            # Without the quote behind it.
+            batch.action_size = <size_t> PyBytes_GET_SIZE(action) - 1
+        self.engine.busy += 1
+        try:
+            while True:
+                eventfd_clear(reader.wake)
+                start = reader.place.sequence
+                lost = reader.place.lost
+                self.out.used = 0
+                with nogil:
+                    code = json_batch(&feed.journal, reader.feed, &reader.place, &self.json, &self.out, &batch)
+                if batch.events == 0:
+                    self.gap(start, reader.place.sequence, lost)
+                else:
+                    # It ends before a gap that it has met.
+                    self.gap(start, batch.first, lost)
+                    self.gap(batch.first + batch.events, reader.place.sequence, lost + (batch.first - start))
+                if code != STATUS_OK:
+                    raise_status(code, "the next event cannot be encoded")
+                if batch.events > 0:
+                    return (PyBytes_FromStringAndSize(<char *> self.out.data, <Py_ssize_t> self.out.used),
+                            batch.first, batch.events)
+                if self.wait():
+                    return None
+        finally:
+            if self.out.room > CURSOR_KEPT:
+                json_buffer_free(&self.out)
+            self.engine.busy -= 1
+
+    def seek(self, uint64_t sequence):
+        cdef Reader *reader = self.live()
+        cdef Journal *journal = &self.engine.reactor.feeds[reader.feed].journal
+        cdef Place *place = &reader.place
+        cdef uint64_t lost = place.lost
+        cdef int count = self.gap_count
+        if sequence > place.sequence:
+            raise ValueError(f"the cursor is at {place.sequence} and cannot go on to {sequence} without reading")
+        if sequence < self.floor:
+            raise ValueError(f"the cursor cannot tell any more what it has lost before {self.floor}")
+        # What was lost behind the new position is counted anew by settling: it is overwritten still.
+        while count > 0 and self.gaps[count - 1].after > sequence:
+            count -= 1
+            lost = self.gaps[count].lost
+            if self.gaps[count].start < sequence:
+                # Into the middle of a loss: its first part stays one.
+                lost += sequence - self.gaps[count].start
+                self.gaps[count].after = sequence
+                count += 1
+                break
+        self.gap_count = count
+        self.engine.busy += 1
+        try:
+            with nogil:
+                journal_lock(journal)
+                place_seek(journal, place, sequence, lost)
+                journal_unlock(journal)
+            self.gap(sequence, place.sequence, lost)
+        finally:
+            self.engine.busy -= 1
+
     def fileno(self):
         return self.live().wake
 
@@ -765,6 +902,116 @@ cdef class Cursor:
 
     def close(self):
         self.detach()
+
+
+cdef class Writer:
+    cdef Engine engine
+    cdef WriterState *state
+    cdef object thread
+
+    def __init__(self, Engine engine, int fd, int feeds=7):
+        cdef Reactor *reactor = engine.live()
+        cdef int own
+        if self.state != NULL:
+            raise RuntimeError("a Writer is made once")
+        if not 1 <= feeds < 1 << FEEDS:
+            raise ValueError(f"feeds is {feeds}; 1 to {(1 << FEEDS) - 1} are accepted")
+        own = fcntl(fd, F_DUPFD_CLOEXEC, 3)
+        if own < 0:
+            raise OSError(errno, f"descriptor {fd} cannot be duplicated")
+        self.state = <WriterState *> calloc(1, sizeof(WriterState))
+        if self.state == NULL:
+            close_fd(own)
+            raise MemoryError("no memory for a writer")
+        self.state.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        self.state.over = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.state.wake < 0 or self.state.over < 0 or writer_init(self.state, reactor, own, feeds) != STATUS_OK:
+            code = errno
+            for each in (own, self.state.wake, self.state.over):
+                if each >= 0:
+                    close_fd(each)
+            free(self.state)
+            self.state = NULL
+            raise OSError(code, "no descriptor for a writer")
+        self.engine = engine
+
+    def __dealloc__(self):
+        # Its thread, while it lives, holds a reference.
+        if self.state != NULL:
+            writer_free(self.state)
+            if self.state.fd >= 0:
+                close_fd(self.state.fd)
+            close_fd(self.state.wake)
+            close_fd(self.state.over)
+            free(self.state)
+
+    cdef WriterState *made(self) except NULL:
+        if self.state == NULL:
+            raise RuntimeError("the Writer was not made")
+        return self.state
+
+    def start(self):
+        self.made()
+        self.engine.live()
+        if self.thread is not None or self.state.ended:
+            raise RuntimeError("the writer was started before")
+        self.engine.writers = [each for each in self.engine.writers if not each.ended]
+        self.engine.writers.append(self)
+        writer_attach(self.state)
+        # A daemon: a write that hangs must not keep the process.
+        self.thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        cdef WriterState *state = self.state
+        with nogil:
+            writer_run(state)
+
+    @property
+    def ended(self):
+        return bool(self.made().ended)
+
+    def fileno(self):
+        return self.made().over
+
+    def stop(self, double seconds):
+        cdef WriterState *state = self.made()
+        cdef uint64_t deadline
+        if not isfinite(seconds) or not 0 <= seconds <= 31536000:
+            raise ValueError(f"a writer stops within 0 to 31536000 s, not {seconds}")
+        if self.thread is None:
+            return 0
+        deadline = monotonic() + <uint64_t> (seconds * 1e9)
+        with nogil:
+            writer_stop(state, deadline)
+            writer_wait(state, deadline)
+        return writer_unwritten(state)
+
+    def counters(self):
+        cdef WriterState *state = self.made()
+        cdef uint64_t next[FEEDS]
+        cdef uint64_t passed[FEEDS]
+        cdef uint64_t lost[FEEDS]
+        cdef uint64_t written[FEEDS]
+        cdef uint64_t sent, writes
+        cdef int error
+        cdef bint engine_lives = not self.engine.closed
+        self.engine.busy += 1
+        with nogil:
+            writer_counters(state, engine_lives, next, passed, lost, written, &sent, &writes, &error)
+        self.engine.busy -= 1
+        feeds = {}
+        for i, name in enumerate(FEED_NAMES):
+            if state.feeds[i].chosen:
+                read = passed[i] - lost[i]
+                if error:
+                    lost[i] = next[i] - written[i]
+                feeds[name] = {
+                    "read": read, "written": written[i], "lost": lost[i],
+                    "buffered": 0 if error else passed[i] - lost[i] - written[i],
+                    "behind": 0 if error else next[i] - passed[i],
+                }
+        return {"feeds": feeds, "bytes": sent, "writes": writes, "error": error}
 
 
 if RELAY_DEBUGGING:

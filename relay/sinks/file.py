@@ -1,0 +1,110 @@
+"""Events as JSON lines in a file, which is rotated by its size: the example of a sink."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.sinks.protocol import Batch, Unavailable, Written
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A file, when it is rotated (bytes; 0 never), how many old ones stay, and when it is synced."""
+
+    path: Path
+    rotate_bytes: int
+    keep: int
+    fsync: bool
+
+
+class FileSink:
+    """Appends to PATH; PATH.1 is the youngest of the files that were full."""
+
+    in_flight = 1  # lines stay in the order of the feed
+
+    def __init__(self, destination: Destination) -> None:
+        self.name = f"file:{destination.path}"
+        self._to = destination
+        self._file: int | None = None
+        self._size = 0
+        # A write that is given up goes on in its thread; its descriptor must not be another's by then.
+        self._lock = threading.Lock()
+
+    def action(self, feed: int) -> None:
+        """Bare lines."""
+
+    async def open(self) -> None:
+        """Open the file, which may hold lines from earlier."""
+        await self._in_thread(self._open)
+
+    async def write(self, batch: Batch) -> Written:
+        """Append whole lines."""
+        await self._in_thread(lambda: self._append(batch.lines))
+        return Written(batch.events)
+
+    async def acknowledge(self, _feed: int, _sequence: int) -> None:
+        """What is settled is on the disk, if that was asked for."""
+        if self._to.fsync:
+            await self._in_thread(self._sync)
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._in_thread(self._close)
+
+    async def _in_thread(self, work: Callable[[], object]) -> None:
+        """A disk may be slow, and the loop has other things to do."""
+
+        def locked() -> None:
+            with self._lock:
+                work()
+
+        try:
+            await asyncio.to_thread(locked)
+        except OSError as error:
+            raise Unavailable(f"{error.strerror or error}: {self._to.path}") from None
+
+    def _open(self) -> int:
+        self._file = os.open(self._to.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._size = os.fstat(self._file).st_size
+        return self._file
+
+    def _append(self, lines: bytes) -> None:
+        if self._to.rotate_bytes and self._size and self._size + len(lines) > self._to.rotate_bytes:
+            self._rotate()
+        file = self._open() if self._file is None else self._file
+        rest = memoryview(lines)
+        try:
+            while rest:
+                rest = rest[os.write(file, rest) :]
+        except OSError:
+            # The disk is full: the batch comes again, so what was cut must not stay.
+            os.ftruncate(file, self._size)
+            raise
+        self._size += len(lines)
+
+    def _rotate(self) -> None:
+        path, keep = self._to.path, self._to.keep
+        if self._to.fsync:
+            self._sync()
+        self._close()
+        names = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, keep + 1))]
+        for older, newer in reversed(list(zip(names[1:], names[:-1], strict=True))):
+            if newer.exists():
+                newer.replace(older)
+        if not keep:
+            path.unlink(missing_ok=True)
+        self._size = 0
+
+    def _sync(self) -> None:
+        if self._file is not None:
+            os.fsync(self._file)
+
+    def _close(self) -> None:
+        descriptor, self._file = self._file, None
+        if descriptor is not None:
+            os.close(descriptor)

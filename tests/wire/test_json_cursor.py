@@ -1,0 +1,254 @@
+"""Cursor.read_json and Cursor.seek: batches of lines, and every event counted once."""
+
+import json
+import random
+import select
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from unit import oracle_json
+
+from relay import _fastpath, events
+from relay import kubearmor_pb2 as pb
+from relay.feeds import ALERTS, LOGS
+
+WAIT = 10_000  # ms
+TIGHT: dict[str, Any] = {"journal_bytes": 64 << 10, "max_event_bytes": 4096}  # the logs' share is 48 KiB
+
+
+class Feed:
+    """An engine that is told what to hold."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.native = _fastpath.Engine(**settings)
+        self.native.start()
+        self._poll = select.poll()
+        self._poll.register(self.native.fileno(), select.POLLIN)
+        self._tickets = 0
+        self._total = 0
+
+    def hold(self, *logs: pb.Log, feed: int = LOGS) -> None:
+        """Publish, and return when the events are in the journal."""
+        self.native.publish(feed, b"".join(events.frame(log) for log in logs))
+        # Commands are run in order, so the snapshot is of the time after it.
+        self.native.counters()
+
+    def number(self, count: int, size: int = 0) -> None:
+        """Publish logs whose Timestamp is their number, from 1."""
+        for start in range(0, count, 50):
+            some = range(start, min(count, start + 50))
+            self.hold(*(pb.Log(Timestamp=self._total + 1 + i - start, Result="x" * size) for i in some))
+            self._total += len(some)
+
+    @property
+    def first(self) -> int:
+        """The oldest event held."""
+        first: int = self.native.counters()["feeds"]["logs"]["first"]
+        return first
+
+
+@pytest.fixture
+def feed() -> Iterator[Feed]:
+    made = Feed()
+    yield made
+    made.native.close()
+
+
+@pytest.fixture
+def tight() -> Iterator[Feed]:
+    made = Feed(**TIGHT)
+    yield made
+    made.native.close()
+
+
+def numbers(batch: tuple[bytes, int, int] | None) -> list[int]:
+    assert batch is not None
+    return [json.loads(line)["Timestamp"] - 1 for line in batch[0].splitlines()]
+
+
+def check(batch: tuple[bytes, int, int] | None) -> range:
+    """The sequence numbers of a batch, which are also what its events say."""
+    assert batch is not None
+    held = range(batch[1], batch[1] + batch[2])
+    assert numbers(batch) == list(held)
+    return held
+
+
+def test_lines_are_what_the_oracle_prints(feed: Feed) -> None:
+    logs = [pb.Log(Timestamp=1, Resource="<a>\u2028"), pb.Log(), pb.Log(EventData={"b": "1", "a": "2"})]
+    feed.hold(*logs)
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    data, first, count = cursor.read_json() or (b"", 0, 0)
+    assert (first, count) == (0, len(logs))
+    assert data == b"".join(oracle_json.printed(log) + b"\n" for log in logs)
+    assert cursor.sequence == len(logs)
+    assert cursor.read_json() is None
+    cursor.close()
+
+
+def test_alerts_too(feed: Feed) -> None:
+    feed.hold(pb.Alert(ATags=["a"]), feed=ALERTS)
+    cursor = _fastpath.Cursor(feed.native, ALERTS)
+    assert cursor.read_json() == (b'{"PPID":0,"UID":0,"ATags":["a"]}\n', 0, 1)
+    cursor.close()
+
+
+def test_action_lines(feed: Feed) -> None:
+    feed.number(12)
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    assert cursor.read_json(max_events=9)
+    data, first, count = cursor.read_json(index='bo"ot-logs-') or (b"", 0, 0)
+    assert (first, count) == (9, 3)
+    lines = [json.loads(line) for line in data.splitlines()]
+    assert lines[::2] == [{"index": {"_id": f'bo"ot-logs-{number}'}} for number in (9, 10, 11)]
+    assert [line["Timestamp"] for line in lines[1::2]] == [10, 11, 12]
+    cursor.close()
+
+
+def test_bounds_of_a_batch(feed: Feed) -> None:
+    feed.number(100, size=50)
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    size = len((cursor.read_json(max_events=1) or (b"", 0, 0))[0])
+    assert check(cursor.read_json(max_bytes=1)) == range(1, 2)  # one in any case
+    assert check(cursor.read_json(max_bytes=3 * size)) == range(2, 5)
+    assert check(cursor.read_json(max_bytes=3 * size - 1)) == range(5, 7)
+    assert check(cursor.read_json(max_events=4)) == range(7, 11)
+    assert check(cursor.read_json()) == range(11, 100)
+    with pytest.raises(ValueError, match="max_events is 0"):
+        cursor.read_json(max_events=0)
+    cursor.close()
+
+
+def test_a_batch_spans_segments() -> None:
+    feed = Feed(journal_bytes=1 << 20, max_event_bytes=65536)
+    feed.number(2000, size=100)
+    assert feed.native.counters()["feeds"]["logs"]["segments"] > 1
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    assert check(cursor.read_json()) == range(2000)
+    cursor.close()
+    feed.native.close()
+
+
+def test_the_descriptor_tells_of_events(feed: Feed) -> None:
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    poll = select.poll()
+    poll.register(cursor.fileno(), select.POLLIN)
+    assert cursor.read_json() is None
+    assert not poll.poll(0)
+    feed.number(1)
+    assert poll.poll(WAIT)
+    assert check(cursor.read_json()) == range(1)
+    cursor.close()
+
+
+def test_lost_events_end_a_batch_and_are_counted(tight: Feed) -> None:
+    cursor = _fastpath.Cursor(tight.native, LOGS)
+    tight.number(2000, size=40)
+    assert tight.first > 0
+    held = check(cursor.read_json())
+    assert held == range(tight.first, 2000)
+    assert cursor.lost == tight.first
+    cursor.close()
+
+
+def test_back_to_what_is_held(feed: Feed) -> None:
+    feed.number(500)
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    whole = cursor.read_json()
+    for sequence in (499, 0, 123, 500):
+        cursor.seek(sequence)
+        assert cursor.sequence == sequence
+        if sequence < 500:
+            assert check(cursor.read_json()) == range(sequence, 500)
+    cursor.seek(0)
+    assert cursor.read_json() == whole
+    assert cursor.lost == 0
+    cursor.close()
+
+
+def test_back_to_what_was_overwritten(tight: Feed) -> None:
+    cursor = _fastpath.Cursor(tight.native, LOGS)
+    tight.number(100, size=40)
+    assert check(cursor.read_json()) == range(100)
+    tight.number(2000, size=40)
+    cursor.seek(60)
+    assert cursor.sequence == tight.first
+    assert cursor.lost == tight.first - 60
+    # Reading on counts nothing twice.
+    assert check(cursor.read_json()) == range(tight.first, 2100)
+    assert cursor.lost == tight.first - 60
+    cursor.close()
+
+
+def test_back_over_a_loss(tight: Feed) -> None:
+    """What lay in the gap stays lost once, and what was read before it is lost in addition."""
+    cursor = _fastpath.Cursor(tight.native, LOGS)
+    tight.number(10, size=40)
+    assert check(cursor.read_json()) == range(10)
+    tight.number(2000, size=40)
+    first = tight.first
+    assert check(cursor.read_json())[0] == first
+    assert cursor.lost == first - 10
+    cursor.seek(first + 1)
+    assert cursor.lost == first - 10
+    cursor.seek(5)
+    assert (cursor.sequence, cursor.lost) == (first, first - 5)
+    cursor.close()
+
+
+def test_where_a_cursor_cannot_go(feed: Feed) -> None:
+    feed.number(3)
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    with pytest.raises(ValueError, match="is at 0 and cannot go on to 1"):
+        cursor.seek(1)
+    cursor.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        cursor.seek(0)
+    with pytest.raises(RuntimeError, match="closed"):
+        cursor.read_json()
+
+
+def test_losses_too_long_ago(tight: Feed) -> None:
+    cursor = _fastpath.Cursor(tight.native, LOGS)
+    after = []
+    for _ in range(66):
+        tight.number(1500, size=40)
+        after.append(check(cursor.read_json())[0])
+    cursor.seek(after[5])
+    with pytest.raises(ValueError, match="cannot tell any more"):
+        cursor.seek(0)
+    cursor.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_way_of_reading(tight: Feed, seed: int) -> None:
+    """A model: what was passed is read or lost, and seeking takes back what it takes back."""
+    chance = random.Random(seed)
+    cursor = _fastpath.Cursor(tight.native, LOGS)
+    fates: list[str] = []  # by sequence number: read or lost
+    for _ in range(200):
+        do = chance.choice(["publish", "publish", "read", "read_json", "read_json", "seek"])
+        if do == "publish":
+            tight.number(chance.randrange(1, 200), size=chance.randrange(80))
+        elif do == "seek":
+            to = chance.randrange(max(0, len(fates) - 300), len(fates) + 1)
+            cursor.seek(to)
+            del fates[to:]
+            fates += ["lost"] * (cursor.sequence - to)
+        else:
+            if do == "read":
+                frames = cursor.read(chance.randrange(1, 20_000))
+                held = [pb.Log.FromString(message).Timestamp - 1 for message in events.messages(frames)]
+            else:
+                batch = cursor.read_json(chance.randrange(1, 30_000), max_events=chance.randrange(1, 300))
+                held = list(check(batch)) if batch is not None else []
+            if held:
+                fates += ["lost"] * (held[0] - len(fates))
+                fates += ["read"] * len(held)
+            fates += ["lost"] * (cursor.sequence - len(fates))
+        assert cursor.sequence == len(fates)
+        assert cursor.lost == fates.count("lost")
+    assert "lost" in fates
+    assert "read" in fates
+    cursor.close()
