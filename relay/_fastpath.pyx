@@ -1055,7 +1055,18 @@ cdef class Writer:
         }
 
 
+cdef Memory *memory_of(owner) except NULL:
+    if isinstance(owner, Cursor):
+        return &(<Cursor> owner).memory
+    if isinstance(owner, Writer):
+        return &(<Writer> owner).made().memory
+    return &(<Engine?> owner).live().memory
+
+
 if RELAY_DEBUGGING:
-    def _fail_allocation(Engine engine, count):
-        """For tests: let the `count`-th allocation of the engine from now on fail, once; 0 takes that back."""
-        memory_fail_at(&engine.live().memory, count)
+    def _fail_allocation(owner, count):
+        """For tests: let the `count`-th allocation of an engine, a cursor or a writer from now on fail, once.
+
+        0 takes that back.
+        """
+        memory_fail_at(memory_of(owner), count)

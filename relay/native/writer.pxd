@@ -379,8 +379,9 @@ cdef inline void _writer_look(WriterState *writer) noexcept nogil:
 
 cdef inline void _writer_wait_writable(WriterState *writer, bint failing) noexcept nogil:
     """Wait until it takes more, as poll() has it; one that is failing is not asked."""
+    cdef int fd = -1 if failing else writer.fd
     cdef int woken
-    if relay_writer_poll(-1 if failing else writer.fd, POLLOUT, writer.wake, _writer_timeout(writer, WRITER_LOOK), &woken) == 0:
+    if relay_writer_poll(fd, POLLOUT, writer.wake, _writer_timeout(writer, WRITER_LOOK), &woken) == 0:
         _writer_look(writer)
     if woken:
         eventfd_clear(writer.wake)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from unit import oracle_json
-from wire.test_json_cursor import Feed
+from wire.test_json_cursor import Feed, fail_allocation, failing, large
 
 from relay import _fastpath
 from relay import kubearmor_pb2 as pb
@@ -309,6 +309,36 @@ def test_a_terminal_that_is_gone_ends_the_writer(feed: Feed) -> None:
     os.close(ours)
 
 
+def test_an_event_that_prints_six_times_its_size(pipe: tuple[int, int]) -> None:
+    """Its buffer is not kept."""
+    feed = Feed(journal_bytes=64 << 20)
+    log = large(feed)
+    writer = _fastpath.Writer(feed.native, pipe[1], ONLY_LOGS)
+    writer.start()
+    reader = Reader(pipe[0])
+    feed.number(10)
+    assert writer.stop(WAIT) == 0
+    os.close(pipe[1])
+    lines = reader.lines()
+    assert reader.data.startswith(oracle_json.printed(log) + b"\n")
+    assert len(lines) == 12
+    feed.native.close()
+
+
+@failing
+def test_memory_that_runs_out_costs_no_event(feed: Feed, pipe: tuple[int, int]) -> None:
+    assert fail_allocation is not None
+    feed.hold(*(pb.Log(Timestamp=1 + i, EventData={str(j): "" for j in range(100)}) for i in range(50)))
+    for count in range(1, 8):
+        writer = _fastpath.Writer(feed.native, pipe[1], ONLY_LOGS)
+        fail_allocation(writer, count)
+        writer.start()
+        assert writer.stop(WAIT) == 0
+        data = os.read(pipe[0], 1 << 20)
+        assert [json.loads(line)["Timestamp"] for line in data.splitlines()] == list(range(1, 51))
+        assert settled(writer)["feeds"]["logs"]["lost"] == 0
+
+
 # Disks ---------------------------------------------------------------------------------------------
 
 
@@ -490,7 +520,7 @@ def test_closing_the_engine_leaves_a_write_that_hangs(feed: Feed) -> None:
 PROCESS = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from wire.test_json_cursor import Feed
+from wire.test_json_cursor import Feed, fail_allocation, failing, large
 from wire.test_writer import Stuck
 
 feed = Feed()
