@@ -40,8 +40,8 @@ from relay.native.posix cimport (
 )
 from relay.native.reactor cimport reactor_free, reactor_init, reactor_run
 from relay.native.writer cimport (
-    WriterCount, WriterState, writer_attach, writer_count, writer_ended, writer_free, writer_init, writer_run,
-    writer_stop, writer_unwritten, writer_wait,
+    WriterCount, WriterState, writer_attach, writer_count, writer_ended, writer_free, writer_init, writer_never,
+    writer_run, writer_stop, writer_unwritten, writer_wait,
 )
 from relay.native.status cimport (
     EXCEPTION_BLOCKING, EXCEPTION_MEMORY, EXCEPTION_OS, EXCEPTION_VALUE, STATUS_COUNT, STATUS_OK,
@@ -1004,7 +1004,11 @@ cdef class Writer:
         writer_attach(self.state)
         # A daemon: a write that hangs must not keep the process.
         self.thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self.thread.start()
+        try:
+            self.thread.start()
+        except RuntimeError:
+            writer_never(self.state)
+            raise
 
     def _run(self):
         cdef WriterState *state = self.state

@@ -518,6 +518,14 @@ cdef inline void writer_run(WriterState *writer) noexcept nogil:
     eventfd_raise(writer.over)
 
 
+cdef inline void writer_never(WriterState *writer) noexcept nogil:
+    """There is no thread for it after all."""
+    pthread_mutex_lock(&writer.lock)
+    _writer_end(writer)
+    pthread_mutex_unlock(&writer.lock)
+    eventfd_raise(writer.over)
+
+
 # The other side -----------------------------------------------------------------------------------
 
 cdef inline void writer_stop(WriterState *writer, uint64_t deadline) noexcept nogil:

@@ -312,7 +312,7 @@ def test_a_terminal_that_is_gone_ends_the_writer(feed: Feed) -> None:
 def test_an_event_that_prints_six_times_its_size(pipe: tuple[int, int]) -> None:
     """Its buffer is not kept."""
     feed = Feed(journal_bytes=64 << 20)
-    log = large(feed)
+    line = large(feed)
     writer = _fastpath.Writer(feed.native, pipe[1], ONLY_LOGS)
     writer.start()
     reader = Reader(pipe[0])
@@ -320,7 +320,7 @@ def test_an_event_that_prints_six_times_its_size(pipe: tuple[int, int]) -> None:
     assert writer.stop(WAIT) == 0
     os.close(pipe[1])
     lines = reader.lines()
-    assert reader.data.startswith(oracle_json.printed(log) + b"\n")
+    assert reader.data.startswith(line)
     assert len(lines) == 12
     feed.native.close()
 
@@ -548,6 +548,22 @@ def test_closing_the_engine_stops_its_writers(pipe: tuple[int, int]) -> None:
     feed.native.close()
     assert writer.stop(0) > 0
     assert settled(writer)["feeds"]["logs"]["written"] > 0
+
+
+def test_a_thread_that_cannot_be_had(feed: Feed, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine does not wait for it."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    writer = _fastpath.Writer(feed.native, pipe[1], ONLY_LOGS)
+    feed.number(1)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="new thread"):
+        writer.start()
+    assert writer.ended
+    assert writer.stop(WAIT) == 1
+    feed.native.close()
 
 
 def test_what_a_writer_refuses(feed: Feed) -> None:
