@@ -333,6 +333,21 @@ def test_malformed_events(data: bytes) -> None:
     assert shown.json_event(LOGS, field(4, b"host") + data) == "STATUS_MALFORMED"
 
 
+@pytest.mark.parametrize(("within", "deepest"), [(None, 99), (OWNER, 98), (EVENT_DATA, 98), (UNKNOWN, 1000)], ids=str)
+def test_groups_in_groups(within: int | None, deepest: int) -> None:
+    """As deep as the scanner lets them be, beneath the event; bytes of an unknown field are not looked into."""
+
+    def event(depth: int) -> bytes:
+        body = varint(UNKNOWN << 3 | 3) * depth + varint(UNKNOWN << 3 | 4) * depth
+        return field(within, body) if within else body
+
+    assert isinstance(shown.json_event(LOGS, event(deepest)), bytes)
+    assert shown.json_event(LOGS, event(deepest)) == oracle_json.event(LOGS, event(deepest))
+    if within != UNKNOWN:
+        assert shown.json_event(LOGS, event(deepest + 1)) == "STATUS_MALFORMED"
+        assert oracle_json.event(LOGS, event(deepest + 1)) == "STATUS_MALFORMED"
+
+
 # Bounds ----------------------------------------------------------------------------------------------
 
 
