@@ -96,7 +96,7 @@ def test_any_message(feed: int, data: st.DataObject) -> None:
 
 
 @feeds
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_any_spelling_on_the_wire(feed: int, data: st.DataObject) -> None:
     """Fields in any order, repeated, unknown, of other wire types, with over-long numbers; UTF-8 or not."""
@@ -106,7 +106,7 @@ def test_any_spelling_on_the_wire(feed: int, data: st.DataObject) -> None:
 
 
 @feeds
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_any_bytes(feed: int, data: st.DataObject) -> None:
     """Malformed exactly where the scanner says so; well-formed, and of the oracle's, everywhere else."""
