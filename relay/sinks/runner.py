@@ -107,6 +107,11 @@ class Runner:
             logger.warning("sink ends before all events were sent", extra=self.about(events=given_up))
         return given_up
 
+    def give_up(self) -> None:
+        """End at once a stop that waits."""
+        if self._task is not None:
+            self._task.cancel()
+
     def describe(self, ends: Sequence[int]) -> dict[str, Any]:
         """The counters; `ends` are the feeds' next sequence numbers, by feed."""
         own = [(pipeline, pipeline.counters) for pipeline in self._pipelines]
