@@ -76,7 +76,7 @@ def run(loaded: Loaded, sources: Sources) -> int:
     """
     settings = loaded.settings
     if loaded.sinks.stdout and sys.stdout is None:
-        raise SettingsError("standard output is closed, and events are to be printed there")
+        raise SettingsError("standard output is closed, and -stdout prints there: leave it open, or leave -stdout out")
     log.set_up(settings.log_level, settings.log_format)
     source = find_cluster(settings, os.environ)
     raise_file_limit()
