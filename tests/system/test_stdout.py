@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 from peers import events
 from peers.client import Subscriber, channel
-from peers.command import PROGRAM, WAIT, Command, Relay, environment
+from peers.command import PATIENT, PROGRAM, WAIT, Command, Relay, environment
 from peers.engine import Engine
 from peers.events import ALERTS, FEEDS, LOGS, MESSAGES, NAMES
 from peers.node import Node
@@ -88,9 +88,9 @@ class Output:
 
 
 @contextlib.contextmanager
-def printing(*arguments: str, node: int, **variables: str) -> Iterator[tuple[Relay, Output]]:
+def printing(*arguments: str, node: int, **keywords: Any) -> Iterator[tuple[Relay, Output]]:
     """A relay whose standard output is read."""
-    with Output() as output, Relay(*arguments, nodes=(node,), output=output.file, **variables) as relay:
+    with Output() as output, Relay(*arguments, nodes=(node,), output=output.file, **keywords) as relay:
         output.begin()
         yield relay, output
 
@@ -357,7 +357,7 @@ def test_a_reader_that_never_reads_holds_up_the_end_for_its_deadline_only() -> N
 
 
 def test_a_second_signal_does_not_wait_for_the_reader() -> None:
-    with Node() as node, printing("-stdout=logs", node=node.port) as (relay, output):
+    with Node() as node, printing("-stdout=logs", node=node.port, program=PATIENT) as (relay, output):
         node.wait_open(LOGS)
         output.pause()
         node.send(LOGS, *events.events(LOGS, 3000, size=1024))
