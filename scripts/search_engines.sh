@@ -51,7 +51,7 @@ run() {
         OPENSEARCH_TMPDIR="$folder/tmp" \
         "$peers/$name-$version/bin/$name" -Ediscovery.type=single-node -Enetwork.host=127.0.0.1 \
         -Ehttp.port="$port" -Epath.data="$folder/data" -Epath.logs="$folder/logs" \
-        -Ecluster.routing.allocation.disk.threshold_enabled=false
+        -Ecluster.routing.allocation.disk.threshold_enabled=false "${@:4}"
 }
 
 case ${1:-fetch} in
