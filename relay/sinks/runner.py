@@ -120,7 +120,12 @@ class Runner:
             logger.warning("sink ends before all events were sent", extra=self.about(events=given_up))
         return given_up
 
-    def describe(self, _ends: Sequence[int]) -> dict[str, Any]:
+    def give_up(self) -> None:
+        """End at once a stop that waits."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def describe(self) -> dict[str, Any]:
         """The counters: sent + rejected + lost + behind are all events that there were."""
         own = [(pipeline, pipeline.counters) for pipeline in self._pipelines]
         return {

@@ -109,8 +109,7 @@ class Started:
         return next(iter(self.journals.values()))
 
     def counters(self) -> dict[str, int]:
-        ends = [len(self.journals[feed].lines) if feed in self.journals else 0 for feed in feeds.FEEDS]
-        described = self.runner.describe(ends)
+        described = self.runner.describe()
         return {name: value for name, value in described.items() if isinstance(value, int)}
 
 
