@@ -3,6 +3,7 @@
 import gzip
 import http.server
 import json
+import sys
 import threading
 
 from .closing import Closing
@@ -57,3 +58,9 @@ class BulkServer(Closing):
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+if __name__ == "__main__":
+    with BulkServer() as served:
+        print(served.port, flush=True)
+        sys.stdin.read()
