@@ -898,7 +898,25 @@ cdef class Cursor:
 
     @property
     def lost(self):
-        return self.live().place.lost
+        cdef Reader *reader = self.live()
+        cdef Journal *journal = &self.engine.reactor.feeds[reader.feed].journal
+        cdef uint64_t lost
+        with nogil:
+            journal_lock(journal)
+            lost = reader.place.lost + max(journal.first, reader.place.sequence) - reader.place.sequence
+            journal_unlock(journal)
+        return lost
+
+    @property
+    def behind(self):
+        cdef Reader *reader = self.live()
+        cdef Journal *journal = &self.engine.reactor.feeds[reader.feed].journal
+        cdef uint64_t behind
+        with nogil:
+            journal_lock(journal)
+            behind = journal.next - max(journal.first, reader.place.sequence)
+            journal_unlock(journal)
+        return behind
 
     def close(self):
         self.detach()

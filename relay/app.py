@@ -364,7 +364,7 @@ def snapshot(relay: Relay) -> dict[str, Any]:
     if relay.cluster is not None:
         counters["kubernetes"] = relay.cluster.describe()
     if relay.sinks is not None:
-        counters["sinks"] = relay.sinks.describe(counters["feeds"])
+        counters["sinks"] = relay.sinks.describe()
     process = counters["process"]
     process["uptime"] = round(time.monotonic() - relay.started, 3)
     process.update(memory())

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from relay import feeds
-
 
 class Running(Protocol):
     """A sink at work: a `Runner` around one, or `Stdout`."""
@@ -21,8 +19,8 @@ class Running(Protocol):
     def give_up(self) -> None:
         """End at once a stop that waits."""
 
-    def describe(self, ends: Sequence[int], /) -> dict[str, Any]:
-        """The counters; `ends` are the feeds' next sequence numbers, by feed."""
+    def describe(self) -> dict[str, Any]:
+        """The counters."""
 
 
 class Sinks:
@@ -45,7 +43,6 @@ class Sinks:
         for member in self._members:
             member.give_up()
 
-    def describe(self, counted: dict[str, Any]) -> list[dict[str, Any]]:
-        """The counters of each; `counted` are the engine's feeds by name."""
-        ends = [counted[name]["next"] for name in feeds.NAMES]
-        return [member.describe(ends) for member in self._members]
+    def describe(self) -> list[dict[str, Any]]:
+        """The counters of each."""
+        return [member.describe() for member in self._members]

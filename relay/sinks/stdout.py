@@ -57,7 +57,7 @@ class Stdout:
         """End at once a stop that waits."""
         self._writer.stop(0)
 
-    def describe(self, _ends: Sequence[int]) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """The counters, under the names that every sink has."""
         counted = self._writer.counters()
         each = counted["feeds"].values()
