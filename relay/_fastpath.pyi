@@ -180,7 +180,10 @@ class Cursor:
         """Sequence number of the next event to read."""
     @property
     def lost(self) -> int:
-        """Events that were overwritten before this cursor read them."""
+        """Events that were overwritten before this cursor read them, up to now."""
+    @property
+    def behind(self) -> int:
+        """Events that the journal holds for this cursor to read."""
     def close(self) -> None:
         """Leave the journal: at once, or when the call that another thread is in returns."""
 

@@ -919,27 +919,36 @@ cdef class Cursor:
     def fileno(self):
         return self.live().wake
 
-    cdef int look(self, uint64_t *sequence, uint64_t *lost) except -1:
-        """Where it is, while another thread may move it."""
+    cdef int look(self, uint64_t *sequence, uint64_t *lost, uint64_t *behind) except -1:
+        """Where it is, and, up to now, what was overwritten before it could be read, and what it has to read."""
         cdef Reader *reader = self.live()
         cdef Journal *journal = &self.engine.reactor.feeds[reader.feed].journal
+        cdef uint64_t oldest
         journal_lock(journal)
+        oldest = max(journal.first, reader.place.sequence)
         sequence[0] = reader.place.sequence
-        lost[0] = reader.place.lost
+        lost[0] = reader.place.lost + oldest - reader.place.sequence
+        behind[0] = journal.next - oldest
         journal_unlock(journal)
         return 0
 
     @property
     def sequence(self):
-        cdef uint64_t sequence, lost
-        self.look(&sequence, &lost)
+        cdef uint64_t sequence, lost, behind
+        self.look(&sequence, &lost, &behind)
         return sequence
 
     @property
     def lost(self):
-        cdef uint64_t sequence, lost
-        self.look(&sequence, &lost)
+        cdef uint64_t sequence, lost, behind
+        self.look(&sequence, &lost, &behind)
         return lost
+
+    @property
+    def behind(self):
+        cdef uint64_t sequence, lost, behind
+        self.look(&sequence, &lost, &behind)
+        return behind
 
     def close(self):
         if self.inside:

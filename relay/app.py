@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 from relay import _fastpath, feeds, kube_config, log
 from relay.claims import Claims, own_address
 from relay.engine import Engine, Stopped, SubscriberEvent, SubscriberReport
-from relay.environment import unwritten_sinks
 from relay.listen import open_sockets, raise_file_limit
 from relay.nodes import NodeTable
 from relay.reload import reload_settings
 from relay.resolve import Resolver
 from relay.services import PATHS, Services
 from relay.settings import Address, Settings, SettingsError
-from relay.sources import Sources
+from relay.sink_settings import SinkSettings, credentials, environment_warnings
+from relay.sources import Loaded, Sources
 
 if TYPE_CHECKING:
     from relay.cluster import Cluster
+    from relay.sinks.group import Sinks
 
 logger = log.logger(__name__)
 
@@ -43,6 +45,7 @@ class Relay:
     """A started relay."""
 
     settings: Settings
+    sink_settings: SinkSettings
     sources: Sources
     engine: Engine
     nodes: NodeTable
@@ -57,18 +60,23 @@ class Relay:
     ended: list[SubscriberReport] = field(default_factory=list)
     # None where no cluster is followed.
     cluster: Cluster | None = None
+    # None where events go to subscribers alone.
+    sinks: Sinks | None = None
 
 
-def run(settings: Settings, sources: Sources) -> int:
+def run(loaded: Loaded, sources: Sources) -> int:
     """Serve until a signal or a failure; returns the exit code.
 
     Args:
-        settings: to begin with.
+        loaded: the settings to begin with.
         sources: where they were read from, for SIGHUP.
     Raises:
         SettingsError: a setting that the engine refuses, an address that is not to be had, or
             nothing to read from.
     """
+    settings = loaded.settings
+    if loaded.sinks.stdout and sys.stdout is None:
+        raise SettingsError("standard output is closed, and -stdout prints there: leave it open, or leave -stdout out")
     log.set_up(settings.log_level, settings.log_format)
     source = find_cluster(settings, os.environ)
     raise_file_limit()
@@ -81,19 +89,21 @@ def run(settings: Settings, sources: Sources) -> int:
     finally:
         for listener in sockets:
             listener.close()
-    return asyncio.run(serve(settings, sources, native, where, source))
+    return asyncio.run(serve(loaded, sources, native, where, source))
 
 
 async def serve(
-    settings: Settings,
+    loaded: Loaded,
     sources: Sources,
     native: _fastpath.Engine,
     where: list[str],
     source: kube_config.Source | None,
 ) -> int:
     """Run an engine that listens already, at `where`, to its end; returns the exit code."""
-    relay = startup(settings, sources, native, where)
+    relay = startup(loaded, sources, native, where)
     try:
+        if loaded.sinks.stdout or loaded.sinks.sink:
+            start_sinks(relay)
         if source is not None:
             follow_cluster(relay, source)
         reason, code = await main_loop(relay)
@@ -140,14 +150,15 @@ def make_engine(settings: Settings) -> _fastpath.Engine:
         raise SettingsError(f"the engine cannot start: {error}") from None
 
 
-def startup(settings: Settings, sources: Sources, native: _fastpath.Engine, where: list[str]) -> Relay:
+def startup(loaded: Loaded, sources: Sources, native: _fastpath.Engine, where: list[str]) -> Relay:
     """Start the reactor and everything around it."""
+    settings = loaded.settings
     loop = asyncio.get_running_loop()
     engine = Engine(native)
     nodes = NodeTable(native, Resolver(loop), loop)
     claims = Claims(nodes, own_address(settings.bind, settings.port))
     services = Services(native)
-    relay = Relay(settings, sources, engine, nodes, claims, services, loop.create_future())
+    relay = Relay(settings, loaded.sinks, sources, engine, nodes, claims, services, loop.create_future())
 
     watch(relay)
 
@@ -158,10 +169,18 @@ def startup(settings: Settings, sources: Sources, native: _fastpath.Engine, wher
         "serving",
         extra=log.fields(address=",".join(where), journal_bytes=settings.journal_budget, nodes=len(settings.nodes)),
     )
-    for warning in unwritten_sinks(os.environ):
+    for warning in (*environment_warnings(os.environ), *loaded.sinks.warnings()):
         logger.warning(warning)
     claims.replace(FLAG_OWNER, settings.nodes)
     return relay
+
+
+def start_sinks(relay: Relay) -> None:
+    """Carry events to what the settings name beside subscribers; every sink begins with the first event."""
+    from relay.sinks.build import make_sinks  # a run without sinks does without their memory
+
+    relay.sinks = make_sinks(relay.sink_settings, credentials(os.environ), relay.engine.native)
+    relay.sinks.start(lambda error: _task_failed(relay, error))
 
 
 def follow_cluster(relay: Relay, source: kube_config.Source) -> None:
@@ -229,6 +248,8 @@ def _end_signal(relay: Relay, number: signal.Signals) -> None:
         logger.warning("second signal: ending at once", extra=log.fields(signal=number.name))
         relay.forced = 128 + number
         relay.engine.shutdown(0)
+        if relay.sinks is not None:
+            relay.sinks.give_up()
     else:
         relay.ending.set_result((number.name, EXIT_OK))
 
@@ -258,7 +279,7 @@ def reload(relay: Relay) -> None:
     """Take over what can be changed while serving, and say what cannot."""
     if relay.ending.done():
         return
-    reloaded = reload_settings(relay.sources, relay.settings)
+    reloaded = reload_settings(relay.sources, relay.settings, relay.sink_settings)
     try:
         source = find_cluster(reloaded.settings, os.environ)
     except SettingsError as error:
@@ -293,6 +314,11 @@ async def shutdown(relay: Relay, reason: str, code: int) -> int:
         relay.services.close()
         relay.engine.shutdown(SHUTDOWN_SECONDS)
         relay.nodes.stop()
+    if relay.sinks is not None:
+        # The reactor answers for its counters behind the shutdown, when it has let go of all nodes: what sinks find
+        # in the journal from there on is all there will be.
+        relay.engine.counters()
+        ends.append(asyncio.ensure_future(relay.sinks.stop(SHUTDOWN_SECONDS)))
     if relay.cluster is not None:
         ends.append(relay.cluster.stop())
     await asyncio.wait(ends, timeout=SHUTDOWN_SECONDS + SHUTDOWN_MARGIN)
@@ -337,6 +363,8 @@ def snapshot(relay: Relay) -> dict[str, Any]:
     ]
     if relay.cluster is not None:
         counters["kubernetes"] = relay.cluster.describe()
+    if relay.sinks is not None:
+        counters["sinks"] = relay.sinks.describe()
     process = counters["process"]
     process["uptime"] = round(time.monotonic() - relay.started, 3)
     process.update(memory())

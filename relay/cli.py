@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from relay.flags import parse_bool
-from relay.settings import Layer, Settings, SettingsError, describe, flag_layers, load, setting
-from relay.sources import load_sources, make_sources
+from relay.settings import Layer, SettingsError, describe, flag_layers, load, setting
+from relay.sources import KINDS, load_sources, make_sources
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -73,14 +73,14 @@ def _serve(words: list[str]) -> int:
     if words and not words[0].startswith("-"):
         known = ", ".join(_COMMANDS)
         raise SettingsError(f"unknown command {words[0]!r}: accepted is one of {known}, or none to serve")
-    flags = _flags(Settings, words, USAGE + SOURCES + "\nflags of relay:\n")
+    flags = _flags(words, USAGE + SOURCES + "\nflags of relay:\n", *KINDS)
     if flags is None:
         return EXIT_OK
-    sources = make_sources(flags[0], os.environ)
-    settings = load_sources(sources).settings
+    sources = make_sources(flags, os.environ)
+    loaded = load_sources(sources)
     from relay.app import run
 
-    return run(settings, sources)
+    return run(loaded, sources)
 
 
 def _config(words: list[str]) -> int:
@@ -89,12 +89,12 @@ def _config(words: list[str]) -> int:
     usage = (
         "usage: relay config [flags]\n\nPrint every setting that `relay` would start with, and where it comes from.\n"
     )
-    flags = _flags(Settings, words, usage + SOURCES + "\n", ShowSettings)
-    if flags is None:
+    layers = _flags(words, usage + SOURCES + "\n", ShowSettings, *KINDS)
+    if layers is None:
         return EXIT_OK
-    options = load(ShowSettings, [flags[1]])
-    sources = make_sources(flags[0], os.environ)
-    return show_config(load_sources(sources), os.environ, options, sys.stdout)
+    options, *flags = layers
+    sources = make_sources(flags, os.environ)
+    return show_config(load_sources(sources), os.environ, load(ShowSettings, [options]), sys.stdout)
 
 
 def _observe(words: list[str]) -> int:
@@ -139,20 +139,19 @@ def _read(kind: type[_T], words: list[str], usage: str) -> _T | None:
         words: its part of the command line.
         usage: what its help begins with; the flags follow.
     """
-    flags = _flags(kind, words, usage)
+    flags = _flags(words, usage, kind)
     return None if flags is None else load(kind, flags)
 
 
-def _flags(kind: type[Any], words: list[str], usage: str, *more: type[Any]) -> list[Layer] | None:
+def _flags(words: list[str], usage: str, *kinds: type[Any]) -> list[Layer] | None:
     """Read a command line; a layer for each settings class, or None when help or the version was asked for.
 
     Args:
-        kind: the settings class.
         words: the command line.
         usage: what the help begins with; the flags follow.
-        more: further settings classes whose flags may stand there.
+        kinds: the settings classes whose flags may stand there.
     """
-    *layers, general_layer = flag_layers(words, kind, *more, General)
+    *layers, general_layer = flag_layers(words, *kinds, General)
     general = load(General, [general_layer])
     if general.version:
         from relay import __version__
@@ -160,6 +159,6 @@ def _flags(kind: type[Any], words: list[str], usage: str, *more: type[Any]) -> l
         print(f"relay {__version__}")
         return None
     if general.help or general.h:
-        print(usage + "\n".join(describe(shown) for shown in (*more, kind)))
+        print(usage + "\n".join(describe(kind) for kind in kinds))
         return None
     return layers

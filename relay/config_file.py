@@ -7,7 +7,7 @@ Each becomes the text that the flag would be given, so that one reader per setti
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from stat import S_ISREG
@@ -24,14 +24,16 @@ _AT_LINE = re.compile(r" \(at line ([0-9]+), column ([0-9]+)\)$")
 _AT_END = " (at end of document)"
 
 
-def file_layer(kind: type[Any], path: str) -> Layer:
-    """Read a settings class's values from a file.
+def file_layer(kinds: Sequence[type[Any]], path: str) -> Layer:
+    """Read the values of settings classes that share a file.
 
     Raises:
         SettingsError: the file cannot be read or is not TOML (with the line), has a key that is unknown, or a
             value of the wrong type. Wrong values of the right type are left to the settings' readers.
     """
-    options = {option.metadata["flag"]: option for option in fields(kind) if option.metadata["in_file"]}
+    options = {
+        option.metadata["flag"]: option for kind in kinds for option in fields(kind) if option.metadata["in_file"]
+    }
     layer = {}
     for key, value in _read(path).items():
         if key == "config":

@@ -7,9 +7,9 @@ variables). Those of a service named relay, or relay-grpc, look like ours and ar
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import Any
 
 from relay.flags import nearest
 from relay.settings import Given, SettingsError, Source
@@ -22,26 +22,6 @@ BUILD_VARIABLES = frozenset(
 )
 
 
-class Switch(NamedTuple):
-    """What turns a sink on in the Go relay."""
-
-    destination: str
-    any_case: bool  # else "true" counts in lower case only
-
-
-SWITCHES = {
-    "ENABLE_STDOUT_LOGS": Switch("standard output", any_case=True),
-    "ENABLE_STDOUT_ALERTS": Switch("standard output", any_case=True),
-    "ENABLE_STDOUT_MSGS": Switch("standard output", any_case=True),
-    "ENABLE_DASHBOARDS": Switch("Elasticsearch", any_case=False),
-    "ENABLE_OPENSEARCH_DASHBOARD": Switch("OpenSearch", any_case=False),
-}
-# What they are switched on for needs these; they may hold secrets, so their values are never shown.
-SINK_VARIABLES = tuple(
-    f"{sink}_{name}"
-    for sink in ("ES", "OS")
-    for name in ("URL", "USERNAME", "PASSWORD", "CA_CERT_PATH", "ALLOW_INSECURE_TLS", "ALERTS_INDEX")
-)
 OBSOLETE = ("KUBEARMOR_SERVICE",)
 
 _OF_A_SERVICE = re.compile(
@@ -60,13 +40,13 @@ def environment_layer(kind: type[Any], environment: Mapping[str, str]) -> dict[s
     return layer
 
 
-def check_names(kind: type[Any], environment: Mapping[str, str]) -> None:
-    """Refuse RELAY_* variables that nothing reads: most likely misspelt.
+def check_names(kinds: Sequence[type[Any]], environment: Mapping[str, str]) -> None:
+    """Refuse RELAY_* variables that none of the settings classes reads: most likely misspelt.
 
     Raises:
         SettingsError: names the first one, and the nearest that is known.
     """
-    known = {option.metadata["environment"]: option.metadata["flag"] for option in fields(kind)}
+    known = {option.metadata["environment"]: option.metadata["flag"] for kind in kinds for option in fields(kind)}
     for name in sorted(environment):
         if not name.startswith(PREFIX) or name in known or name in BUILD_VARIABLES:
             continue
@@ -79,21 +59,6 @@ def _suggest(name: str, known: Mapping[str, str]) -> str:
     flag = nearest(name.removeprefix(PREFIX), known.values())
     near = next((variable for variable in known if known[variable] == flag), None)
     return f": did you mean {near}?" if near else ": see relay --help"
-
-
-def unwritten_sinks(environment: Mapping[str, str]) -> list[str]:
-    """A warning for each sink that is switched on, because this version has none."""
-    return [
-        f"{name}={environment[name]} has no effect: this version does not write to {switch.destination} yet"
-        for name, switch in SWITCHES.items()
-        if is_on(name, environment)
-    ]
-
-
-def is_on(switch: str, environment: Mapping[str, str]) -> bool:
-    """Whether a sink is switched on, as the Go relay reads it."""
-    value = environment.get(switch, "")
-    return (value.lower() if SWITCHES[switch].any_case else value) == "true"
 
 
 def _is_kubernetes(name: str, value: str) -> bool:

@@ -6,11 +6,14 @@ Flags and environment are those of the process's start; only the file can have c
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from relay import log
 from relay.settings import Settings, SettingsError, as_text
+from relay.sink_settings import SinkSettings
 from relay.sources import Sources, load_sources
+
+_T = TypeVar("_T", Settings, SinkSettings)
 
 
 class Change(NamedTuple):
@@ -73,20 +76,22 @@ class Reloaded:
         return lines
 
 
-def reload_settings(sources: Sources, running: Settings) -> Reloaded:
+def reload_settings(sources: Sources, running: Settings, sinks: SinkSettings) -> Reloaded:
     """Read the file again and tell what is different; changes nothing itself and never raises SettingsError.
 
     Args:
         sources: what the process was told at its start.
         running: what it runs with: the settings of the start, or those of the last reload.
+        sinks: those of the start; none of them can change while the relay serves.
     Returns:
         With an `error` `settings` is `running` itself. A value that needs a restart is told again at each reload
         for as long as it differs.
     """
     try:
-        wanted = load_sources(sources).settings
+        loaded = load_sources(sources)
     except SettingsError as error:
         return Reloaded(running, error=str(error), file=sources.file)
+    wanted = loaded.settings
     changed = _differences(running, wanted, reloadable=True)
     settings = replace(running, **{change.name: getattr(wanted, change.name) for change in changed})
     try:
@@ -94,13 +99,17 @@ def reload_settings(sources: Sources, running: Settings) -> Reloaded:
     except SettingsError as error:
         # Both are right, and what lies between them is not: nodes given up for a cluster that is still off.
         return Reloaded(running, error=f"only a restart can take this over: {error}", file=sources.file)
-    return Reloaded(settings, changed, _differences(running, wanted, reloadable=False), file=sources.file)
+    restart = (
+        *_differences(running, wanted, reloadable=False),
+        *_differences(sinks, loaded.sinks, reloadable=False),
+    )
+    return Reloaded(settings, changed, restart, file=sources.file)
 
 
-def _differences(running: Settings, wanted: Settings, *, reloadable: bool) -> tuple[Change, ...]:
+def _differences(running: _T, wanted: _T, *, reloadable: bool) -> tuple[Change, ...]:
     return tuple(
         Change(option.name, option.metadata["flag"], as_text(before), as_text(after))
-        for option in fields(Settings)
+        for option in fields(cast(Any, running))
         if option.metadata["reload"] is reloadable
         and (before := getattr(running, option.name)) != (after := getattr(wanted, option.name))
     )

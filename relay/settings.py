@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from relay import cgroup
 from relay.flags import FlagError, parse_bool, parse_flags
@@ -522,18 +522,22 @@ def flag_layers(words: Sequence[str], *kinds: type[Any]) -> list[Layer]:
 def load(kind: type[_T], layers: Sequence[Layer]) -> _T:
     """Make a settings object: for each field, the first layer that names it wins.
 
+    Args:
+        kind: the settings class.
+        layers: the stronger first; they may name fields of other classes, too.
     Raises:
         SettingsError: a text that its reader refuses, also in a layer that another one hides.
     """
+    options = {option.name: option for option in fields(cast(Any, kind))}
     values: dict[str, Any] = {}
     for layer in reversed(layers):
         for name, given in layer.items():
-            values[name] = _read(kind, name, given)
+            if name in options:
+                values[name] = _read(options[name], given)
     return kind(**values)
 
 
-def _read(kind: type[Any], name: str, given: Given) -> Any:
-    option = next(option for option in fields(kind) if option.name == name)
+def _read(option: Field[Any], given: Given) -> Any:
     try:
         return option.metadata["parse"](given.text)
     except ValueError as error:

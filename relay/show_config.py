@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass
 from typing import Any, TextIO
 
-from relay.environment import OBSOLETE, SINK_VARIABLES, SWITCHES, is_on
+from relay.environment import OBSOLETE
 from relay.flags import parse_bool
 from relay.printable import printable
 from relay.settings import Settings, Source, as_size, as_text, derive_journal_bytes, parse_size, setting
+from relay.sink_settings import SECRETS, STDOUT, SWITCHES
 from relay.sources import Loaded
 
 EXIT_OK = 0
@@ -41,35 +42,28 @@ class Row:
 
 def show_config(loaded: Loaded, environment: Mapping[str, str], options: ShowSettings, output: TextIO) -> int:
     """Print the settings in the order of their declaration; returns the exit code."""
-    rows = [_row(loaded, option.name, option.metadata, environment) for option in fields(Settings)]
+    rows = [_row(loaded, option, value, environment) for option, value in loaded.values()]
     others = other_variables(environment)
     output.write(_as_json(rows, others) if options.json else _as_lines(rows, others))
     return EXIT_OK
 
 
 def other_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables of the Go relay that are set and are no settings here, each with what becomes of it.
-
-    The variables of a sink may hold secrets, so nothing here tells a value, but those of the switches.
-    """
-    told = {}
-    for name in SWITCHES:
-        if is_on(name, environment):
-            told[name] = f"no effect: this version does not write to {SWITCHES[name].destination} yet"
-        elif name in environment:
-            told[name] = "off"
-    told |= {
-        name: "no effect: for a sink that this version does not have yet"
-        for name in SINK_VARIABLES
-        if name in environment
+    """Variables of the Go relay that are set and belong to no flag, each with what becomes of it; no secrets."""
+    told = {
+        switch.name: f"on: adds {switch.adds} to -{switch.setting}" if switch.is_on(environment) else "off"
+        for switch in SWITCHES
+        if environment.get(switch.name)
     }
+    told |= {name: "set" for name in SECRETS if environment.get(name)}
     told |= {name: "no effect: obsolete, in the Go relay as well" for name in OBSOLETE if name in environment}
     return told
 
 
-def _row(loaded: Loaded, name: str, about: Mapping[str, Any], environment: Mapping[str, str]) -> Row:
-    value, note = _value(loaded.settings, name, environment)
-    given = loaded.given.get(name)
+def _row(loaded: Loaded, option: Field[Any], value: Any, environment: Mapping[str, str]) -> Row:
+    about = option.metadata
+    value, note = _value(loaded.settings, option.name, value, environment)
+    given = loaded.given.get(option.name)
     return Row(
         flag=about["flag"],
         value=[str(part) for part in value] if isinstance(value, tuple) else value,
@@ -82,13 +76,15 @@ def _row(loaded: Loaded, name: str, about: Mapping[str, Any], environment: Mappi
     )
 
 
-def _value(settings: Settings, name: str, environment: Mapping[str, str]) -> tuple[Any, str]:
+def _value(settings: Settings, name: str, value: Any, environment: Mapping[str, str]) -> tuple[Any, str]:
     """What the relay works with, and how it came about where it was not given so."""
-    value = getattr(settings, name)
     if name == "journal_bytes" and value is None:
         return derive_journal_bytes(settings.max_event_bytes)
     if name == "node_port" and value is None:
         return settings.discovered_port, "that of gRPCPort"
+    if name in (STDOUT, "sink"):
+        on = [switch.name for switch in SWITCHES if switch.setting == name and switch.is_on(environment)]
+        return value, f"with {', '.join(on)}" if on else ""
     if value == "":
         return value, _EMPTY.get(name, "") if name != "kubeconfig" else _kubeconfig(environment)
     return value, ""
@@ -118,7 +114,7 @@ def _as_lines(rows: list[Row], others: Mapping[str, str]) -> str:
 
 
 def _as_json(rows: list[Row], others: Mapping[str, str]) -> str:
-    """An object with "settings" by flag, and "variables" that are set and have no effect."""
+    """An object with "settings" by flag, and "variables" of the Go relay that are set beside them."""
     settings = {
         row.flag: {
             "value": row.value,
@@ -130,4 +126,4 @@ def _as_json(rows: list[Row], others: Mapping[str, str]) -> str:
         }
         for row in rows
     }
-    return json.dumps({"settings": settings, "variables": others}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps({"settings": settings, "variables": others}, indent=2, ensure_ascii=False, default=str) + "\n"

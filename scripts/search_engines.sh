@@ -2,7 +2,8 @@
 # Elasticsearch and OpenSearch for the system tests, from the Maven registry, in build/peers.
 #
 #   scripts/search_engines.sh                       fetch and unpack both, once
-#   scripts/search_engines.sh run NAME PORT FOLDER  run one in the foreground; FOLDER keeps its data and its log
+#   scripts/search_engines.sh run NAME PORT FOLDER [SETTING…]
+#                                                   run one in the foreground; FOLDER keeps its configuration, data and log
 #
 # Where Java or Maven is missing, fetching is a message and exit code 0, and the tests that need an engine are
 # skipped, saying so.
@@ -51,7 +52,7 @@ run() {
         OPENSEARCH_TMPDIR="$folder/tmp" \
         "$peers/$name-$version/bin/$name" -Ediscovery.type=single-node -Enetwork.host=127.0.0.1 \
         -Ehttp.port="$port" -Epath.data="$folder/data" -Epath.logs="$folder/logs" \
-        -Ecluster.routing.allocation.disk.threshold_enabled=false
+        -Ecluster.routing.allocation.disk.threshold_enabled=false "${@:4}"
 }
 
 case ${1:-fetch} in
@@ -67,7 +68,7 @@ case ${1:-fetch} in
         ;;
     run) run "${@:2}" ;;
     *)
-        say "usage: scripts/search_engines.sh [run elasticsearch|opensearch PORT FOLDER]"
+        say "usage: scripts/search_engines.sh [run elasticsearch|opensearch PORT FOLDER [SETTING…]]"
         exit 2
         ;;
 esac

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
-from relay import feeds
+from relay import _fastpath, feeds
 from relay.settings import MIB
-from relay.sinks.protocol import Reader, Sink
+from relay.sink_settings import ELASTICSEARCH, FILE, OPENSEARCH, Credentials, Secrets, SinkSettings
+from relay.sinks.group import Running, Sinks
+from relay.sinks.protocol import Sink
 from relay.sinks.runner import Limits, Runner
-from relay.sinks.settings import ELASTICSEARCH, FILE, OPENSEARCH, Credentials, Secrets, SinkSettings
+from relay.sinks.stdout import Stdout
 
 FILE_BATCH_BYTES = MIB
 FILE_BATCH_EVENTS = 100_000
@@ -26,22 +28,23 @@ class Planned(NamedTuple):
     limits: Limits
 
 
-def make_runners(
-    settings: SinkSettings, credentials: Credentials, make_reader: Callable[[int], Reader]
-) -> list[Runner]:
-    """A runner for each sink that the settings name, not started; call it in the loop that runs them.
+def make_sinks(settings: SinkSettings, credentials: Credentials, native: _fastpath.Engine) -> Sinks:
+    """The sinks that the settings name, not started; call it in the loop that runs them.
 
     Args:
         settings: checked.
         credentials: of the search engines.
-        make_reader: a cursor of a feed that begins at sequence 0.
+        native: whose journals they read, from the first event on.
     """
     # Sequence numbers begin at 0 in every process, and ids must not.
     boot_id = secrets.token_hex(8)
-    return [
-        Runner(planned.sink, {feed: make_reader(feed) for feed in planned.feeds}, planned.limits)
+    members: list[Running] = [
+        Runner(planned.sink, {feed: _fastpath.Cursor(native, feed) for feed in planned.feeds}, planned.limits)
         for planned in plan(settings, credentials, boot_id)
     ]
+    if settings.stdout:
+        members.append(Stdout(native, _numbers(settings.stdout)))
+    return Sinks(members)
 
 
 def plan(settings: SinkSettings, credentials: Credentials, boot_id: str) -> Iterator[Planned]:
@@ -86,4 +89,8 @@ def _file(settings: SinkSettings, path: Path) -> Planned:
 
     destination = Destination(path, settings.file_rotate_bytes, settings.file_keep, settings.file_fsync)
     limits = Limits(FILE_BATCH_BYTES, FILE_BATCH_EVENTS, settings.file_batch_seconds)
-    return Planned(FileSink(destination), tuple(map(feeds.BY_NAME.__getitem__, settings.file_feeds)), limits)
+    return Planned(FileSink(destination), _numbers(settings.file_feeds), limits)
+
+
+def _numbers(names: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(feeds.BY_NAME[name] for name in names)

@@ -10,8 +10,10 @@ import asyncio
 import base64
 import ssl
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -24,13 +26,15 @@ from relay.sinks.protocol import Batch, Rejected, Unavailable, Written
 
 CONNECT_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 60.0
-ANSWER_BYTES = 64 << 20  # far more than the answer to the largest batch
-REASON_CHARACTERS = 300
-EXAMPLE_CHARACTERS = 300
+# The most bytes of an answer: more than a page of a proxy, or errors about all documents that quote each of them.
+ANSWER_BYTES, ANSWER_BYTES_AN_EVENT, ANSWER_BYTES_A_BYTE = 1 << 20, 1 << 10, 4
+DETAIL_CHARACTERS = 300
 MAX_RETRY_AFTER = 60.0
-GZIP_LEVEL = 1  # the fastest; JSON of events shrinks to about a tenth with it
+# Measured on logs (benchmarks/test_micro_bulk.py), beside 2 us an event for all else: level 1 takes 6 us and leaves a
+# quarter of the bytes, level 6 takes 14 us and leaves a fifth.
+GZIP_LEVEL = 1
 # All that is looked at: an answer is a fraction of its usual size.
-ANSWER_FIELDS = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
+ANSWER_FIELDS = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Target:
 
 
 class _Error(msgspec.Struct):
-    type: str = ""
+    type: str | None = ""
     reason: str | None = ""
     caused_by: dict[str, Any] | None = None
 
@@ -60,10 +64,14 @@ class _Item(msgspec.Struct):
     status: int
     error: _Error | str | None = None
 
+    @property
+    def was_taken(self) -> bool:
+        """Whether the document is in the index."""
+        return 200 <= self.status < 300
+
 
 class _Answer(msgspec.Struct):
-    errors: bool
-    items: list[dict[str, _Item]] = []
+    items: list[dict[str, _Item]]
 
 
 _answers = msgspec.json.Decoder(_Answer)
@@ -78,6 +86,7 @@ class BulkSink:
         self._target = target
         self._boot_id = boot_id
         self._session: aiohttp.ClientSession | None = None
+        self._tls: ssl.SSLContext | None = None
         self._has_template = not target.template
 
     def action(self, feed: int) -> str | None:
@@ -89,21 +98,23 @@ class BulkSink:
         if not self._has_template:
             path = f"/_index_template/{quote(template_name(self._target.index), safe='')}"
             body = msgspec.json.encode(make_template(self._target.index))
-            status, answer, headers = await self._call("PUT", path, body, "application/json")
+            status, answer, headers = await self._call("PUT", path, body, "application/json", ANSWER_BYTES)
             if status != 200:
-                raise Unavailable(f"the index template: {_refusal(status, answer)}", _retry_after(headers))
+                refusal = _refusal(status, answer, headers)
+                raise Unavailable(f"index template: {refusal.reason}", refusal.detail, refusal.retry_after)
             self._has_template = True
 
     async def write(self, batch: Batch) -> Written:
         """One request; where the server says that it is too large, its halves."""
         index = batch.read_at.strftime(self._target.index)
         path = f"/{quote(index, safe='')}/_bulk?filter_path={ANSWER_FIELDS}"
-        status, answer, headers = await self._call("POST", path, batch.lines, "application/x-ndjson")
+        most = ANSWER_BYTES + ANSWER_BYTES_AN_EVENT * batch.events + ANSWER_BYTES_A_BYTE * len(batch.lines)
+        status, answer, headers = await self._call("POST", path, batch.lines, "application/x-ndjson", most)
         if status == 200:
             return settle(batch, answer)
         if status == 413:
             return await self._write_halves(batch)
-        raise Unavailable(_refusal(status, answer), _retry_after(headers))
+        raise _refusal(status, answer, headers)
 
     async def acknowledge(self, feed: int, sequence: int) -> None:
         """Nothing to do: the server has answered for each document."""
@@ -124,17 +135,17 @@ class BulkSink:
             second = await self.write(_some(batch, documents[half:]))
         except Unavailable as error:
             # What became of the first half must not be forgotten.
-            second = Written(0, again=_some(batch, documents[half:]), reason=error.reason)
+            second = Written(0, again=_some(batch, documents[half:]), why=error)
         rest = [written.again for written in (first, second) if written.again is not None]
         again = _some(batch, [document for part in rest for document in _documents(part)]) if rest else None
-        return Written(
-            first.taken + second.taken, (*first.rejected, *second.rejected), again, first.reason or second.reason
-        )
+        return Written(first.taken + second.taken, (*first.rejected, *second.rejected), again, first.why or second.why)
 
     # --- HTTP -----------------------------------------------------------------------------
 
-    async def _call(self, method: str, path: str, body: bytes, kind: str) -> tuple[int, bytes, Any]:
-        """One request: status, body and headers of the answer.
+    async def _call(
+        self, method: str, path: str, body: bytes, kind: str, most: int
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """One request: status, body (of at most so many bytes) and headers of the answer.
 
         Raises:
             Unavailable: there is none.
@@ -144,25 +155,38 @@ class BulkSink:
             # A megabyte takes several milliseconds, in which the loop has other things to do.
             body = await asyncio.to_thread(_compress, body)
             headers["Content-Encoding"] = "gzip"
+        url = self._target.url + path
         try:
-            session = self._connected()
-            async with session.request(method, self._target.url + path, data=body, headers=headers) as response:
-                return response.status, await _read(response), response.headers
+            session, tls = self._connected(), self._verified()
+            # A redirect would be followed with GET, and without the documents.
+            async with session.request(
+                method, url, data=body, headers=headers, ssl=tls, allow_redirects=False
+            ) as response:
+                return response.status, await _read(response, most), response.headers
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            # The file of the CA may have been replaced meanwhile.
-            await self.close()
-            raise Unavailable(f"TLS: {_describe(error)}") from None
+            self._tls = None  # the file of the CA may have been replaced meanwhile
+            raise Unavailable("TLS", _describe(error)) from None
+        except aiohttp.ClientConnectorError as error:
+            raise Unavailable("no connection", _describe(error)) from None
+        except TimeoutError:
+            raise Unavailable("no answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(_describe(error)) from None
+            raise Unavailable("the connection broke", _describe(error)) from None
+
+    def _verified(self) -> ssl.SSLContext | bool:
+        """What aiohttp verifies the server with, if it speaks TLS."""
+        target = self._target
+        if self._tls is None and target.url.startswith("https:"):
+            try:
+                self._tls = tls_context(target.ca_cert_path, insecure=target.insecure)
+            except OSError as error:
+                raise Unavailable("the CA's file", f"{target.ca_cert_path}: {_describe(error)}") from None
+        return self._tls or True
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             target = self._target
-            connector = aiohttp.TCPConnector(
-                ssl=tls_context(target.ca_cert_path, insecure=target.insecure),
-                limit=target.in_flight,
-                keepalive_timeout=KEEP_ALIVE_SECONDS,
-            )
+            connector = aiohttp.TCPConnector(limit=target.in_flight, keepalive_timeout=KEEP_ALIVE_SECONDS)
             # The environment's proxies and netrc stay out of it, as with the Go relay.
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -191,7 +215,8 @@ def _authorization(target: Target) -> dict[str, str]:
     """The header of basic authentication (RFC 7617), where there are credentials."""
     if not target.username:
         return {}
-    pair = f"{target.username}:{target.password}".encode()
+    # Bytes of the environment that are not UTF-8 stay what they are.
+    pair = f"{target.username}:{target.password}".encode(errors="surrogateescape")
     return {"Authorization": "Basic " + base64.b64encode(pair).decode()}
 
 
@@ -199,19 +224,17 @@ def _compress(body: bytes) -> bytes:
     return zlib.compress(body, GZIP_LEVEL, wbits=31)  # 31: with gzip's header
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > ANSWER_BYTES:
-            raise aiohttp.ClientPayloadError(f"an answer of more than {ANSWER_BYTES} bytes")
+        if len(body) > most:
+            raise aiohttp.ClientPayloadError(f"an answer of more than {most} bytes")
     return bytes(body)
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
-    return printable(str(error) or type(error).__name__)[:REASON_CHARACTERS]
+    return printable(str(error) or type(error).__name__)[:DETAIL_CHARACTERS]
 
 
 # --- answers --------------------------------------------------------------------------
@@ -225,35 +248,33 @@ def settle(batch: Batch, answer: bytes) -> Written:
     """
     try:
         parsed = _answers.decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Unavailable(f"an answer that is not the bulk API's: {_excerpt(answer)}") from None
-    if not parsed.errors:
-        return Written(batch.events)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Unavailable("an answer that is not the bulk API's", _excerpt(answer)) from None
+    # Whatever `errors` says, each document must be spoken of.
     if len(parsed.items) != batch.events or not all(parsed.items):
-        raise Unavailable(f"an answer about {len(parsed.items)} of {batch.events} documents")
-    documents = _documents(batch)
+        detail = f"an answer about {len(parsed.items)} of {batch.events} documents"
+        raise Unavailable("an answer that is not the bulk API's", detail)
+    items = [next(iter(result.values())) for result in parsed.items]
+    if all(item.was_taken for item in items):
+        return Written(batch.events)
     again: list[bytes] = []
-    reason = ""
+    why: Unavailable | None = None
     rejected: dict[str, Rejected] = {}
-    for document, result in zip(documents, parsed.items, strict=True):
-        item = next(iter(result.values()))
-        if item.status < 300:
+    for document, item in zip(_documents(batch), items, strict=True):
+        if item.was_taken:
             continue
-        error = item.error if isinstance(item.error, _Error) else _Error(type=str(item.error or ""))
-        if _is_for_good(item.status, error):
-            name = f"{item.status} {error.type}"
-            known = rejected.get(name)
-            rejected[name] = Rejected(name, known.events + 1 if known else 1, known.example if known else _tell(error))
-        else:
+        error = item.error if isinstance(item.error, _Error) else _Error(type=item.error)
+        name = printable(f"{item.status} {error.type or ''}".rstrip())[:DETAIL_CHARACTERS]
+        if not _is_for_good(item.status, error):
             again.append(document)
-            reason = reason or _tell(error, f"{item.status} ")
+            why = why or Unavailable(name, _tell(error))
+        elif known := rejected.get(name):
+            rejected[name] = known._replace(events=known.events + 1)
+        else:
+            rejected[name] = Rejected(name, 1, _tell(error))
     refused = sum(each.events for each in rejected.values())
-    return Written(
-        batch.events - len(again) - refused,
-        tuple(rejected.values()),
-        _some(batch, again) if again else None,
-        reason,
-    )
+    taken = batch.events - len(again) - refused
+    return Written(taken, tuple(rejected.values()), _some(batch, again) if again else None, why)
 
 
 # With status 400, and yet about the index or the cluster: an operator can put them right.
@@ -273,32 +294,48 @@ def _is_for_good(status: int, error: _Error) -> bool:
     return status in (400, 409, 413) and error.type not in _NOT_ABOUT_THE_DOCUMENT
 
 
-def _tell(error: _Error, before: str = "") -> str:
+def _tell(error: _Error) -> str:
     cause = (error.caused_by or {}).get("reason")
-    text = f"{before}{error.type}: {error.reason or ''}" + (f" ({cause})" if cause else "")
-    return printable(text)[:EXAMPLE_CHARACTERS]
+    text = (error.reason or "") + (f" ({cause})" if cause else "")
+    return printable(text)[:DETAIL_CHARACTERS]
 
 
-def _refusal(status: int, answer: bytes) -> str:
-    """A refused request in a line."""
-    hint = {401: "wrong user name or password", 403: "no right to do this", 404: "nothing there: is the URL right?"}
-    said = _excerpt(answer)
-    return f"HTTP status {status}" + (f", {hint[status]}" if status in hint else "") + (f": {said}" if said else "")
+_HINTS = {401: "wrong user name or password", 403: "no right to do this", 404: "nothing there: is the URL right?"}
+
+
+def _refusal(status: int, answer: bytes, headers: Mapping[str, str]) -> Unavailable:
+    """Why a request was refused."""
+    reason = f"HTTP status {status}"
+    if status in _HINTS:
+        reason += f", {_HINTS[status]}"
+    detail = _excerpt(answer)
+    if 300 <= status < 400:
+        reason += ", redirects are not followed: is the URL right?"
+        detail = printable(f"to {headers.get('Location', 'nowhere')}")[:DETAIL_CHARACTERS]
+    return Unavailable(reason, detail, _retry_after(headers))
 
 
 def _excerpt(answer: bytes) -> str:
     try:
         error = msgspec.json.decode(answer)["error"]
         said = f"{error['type']}: {error['reason']}" if isinstance(error, dict) else str(error)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError):
-        said = answer[:EXAMPLE_CHARACTERS].decode(errors="replace")
-    return printable(said)[:EXAMPLE_CHARACTERS]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, IndexError):
+        said = answer[:DETAIL_CHARACTERS].decode(errors="replace")
+    return printable(said)[:DETAIL_CHARACTERS]
 
 
-def _retry_after(headers: Any) -> float:
-    """Seconds from a Retry-After header; 0 without one in seconds."""
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds from a Retry-After header, which has them or a date (RFC 9110, section 10.2.3); 0 without one."""
     text = headers.get("Retry-After", "")
-    return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() else 0.0
+    if text.isascii() and text.isdigit():
+        seconds = float(text)
+    else:
+        try:
+            when = parsedate_to_datetime(text)
+        except (ValueError, OverflowError):
+            return 0.0
+        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def _documents(batch: Batch) -> list[bytes]:

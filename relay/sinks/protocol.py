@@ -23,7 +23,11 @@ class Reader(Protocol):
 
     @property
     def lost(self) -> int:
-        """Events that were overwritten before they were read."""
+        """Events that were overwritten before they were read, up to now."""
+
+    @property
+    def behind(self) -> int:
+        """Events that the journal holds and that were not read yet."""
 
     def close(self) -> None: ...
 
@@ -47,6 +51,22 @@ class Rejected(NamedTuple):
     example: str = ""  # what it said about one of them
 
 
+class Unavailable(Exception):
+    """The destination took nothing, and may take it later.
+
+    Args:
+        reason: one line, the same for every try that fails in the same way: each reason is logged once a minute.
+        detail: one line with whatever else is known about this try.
+        retry_after: how many seconds it asked to be left alone.
+    """
+
+    def __init__(self, reason: str, detail: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+        self.retry_after = retry_after
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What became of a batch. Events: `taken` + those of `rejected` + those of `again` are all it had."""
@@ -54,19 +74,7 @@ class Written:
     taken: int
     rejected: Sequence[Rejected] = field(default=())
     again: Batch | None = None  # what the destination could not take now
-    reason: str = ""  # why it could not
-
-
-class Unavailable(Exception):
-    """The destination took nothing, and may take it later. The text is one line.
-
-    `retry_after` is how many seconds it asked to be left alone.
-    """
-
-    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retry_after = retry_after
+    why: Unavailable | None = None  # it could not
 
 
 class Sink(Protocol):
@@ -109,4 +117,8 @@ class Sink(Protocol):
         """
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything.
+
+        Raises:
+            Unavailable: not all could be let go of; it is logged.
+        """

@@ -3,8 +3,9 @@
     reader ─▶ gather (bytes, events, seconds) ─▶ write, again and again until settled ─▶ acknowledge, in order
 
 A batch is kept until the destination has settled every event of it, so a retry needs no journal. What waits is
-bounded: a batch that is being gathered for each feed, and those in flight. All else waits in the journal, which
-may overwrite it: that is loss, and counted.
+bounded: for each feed the batches in flight, and one that is being gathered. All else waits in the journal, which
+may overwrite it: that is loss, and counted. The destination has one number of slots for all feeds, and a batch holds
+one only while it is being written: a feed whose events are not taken keeps none from the others.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ logger = log.logger(__name__)
 
 # While a batch fills, events are fetched this often, and not for every burst: each time wakes the process.
 FETCH_SECONDS = 0.1
+# Towards the end there is no time to lose: the longest pause between two tries.
+ENDING_PAUSE = 0.5
+# How long a sink may take to let go of a batch when it is told to, and then to close.
+CLOSE_SECONDS = 0.4
 
 
 class Limits(NamedTuple):
@@ -38,13 +43,17 @@ class Limits(NamedTuple):
 
 @dataclass(slots=True)
 class Counters:
-    """Events of one feed. read = sent + rejected + those on their way + those given up at the end."""
+    """Events of one feed. read = sent + rejected + those under way, which are given up at the end."""
 
     read: int = 0
     sent: int = 0
     retried: int = 0  # sent once more; an event counts each time
     rejected: int = 0
-    given_up: int = 0  # read, and not settled when the relay ended
+
+    @property
+    def under_way(self) -> int:
+        """Read, and not settled."""
+        return self.read - self.sent - self.rejected
 
 
 @dataclass(slots=True)
@@ -98,17 +107,26 @@ class Runner:
             _, late = await asyncio.wait([self._task], timeout=seconds)
             if late:
                 self._task.cancel()
-                await asyncio.wait(late)
+                await asyncio.wait(late, timeout=CLOSE_SECONDS)
         for pipeline in self._pipelines:
             pipeline.close()
-        await self.sink.close()
-        given_up = sum(pipeline.counters.given_up for pipeline in self._pipelines)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.sink.close()
+        except (Unavailable, TimeoutError) as error:
+            logger.warning("sink could not be closed", extra=self.about(reason=str(error) or "no end in time"))
+        given_up = sum(pipeline.given_up for pipeline in self._pipelines)
         if given_up:
             logger.warning("sink ends before all events were sent", extra=self.about(events=given_up))
         return given_up
 
-    def describe(self, ends: Sequence[int]) -> dict[str, Any]:
-        """The counters; `ends` are the feeds' next sequence numbers, by feed."""
+    def give_up(self) -> None:
+        """End at once a stop that waits."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def describe(self) -> dict[str, Any]:
+        """The counters: sent + rejected + lost + behind are all events that there were."""
         own = [(pipeline, pipeline.counters) for pipeline in self._pipelines]
         return {
             "sink": self.sink.name,
@@ -117,8 +135,8 @@ class Runner:
             "sent": sum(counters.sent for _, counters in own),
             "retried": sum(counters.retried for _, counters in own),
             "rejected": sum(counters.rejected for _, counters in own),
-            "lost": sum(pipeline.lost + counters.given_up for pipeline, counters in own),
-            "behind": sum(max(0, ends[pipeline.feed] - pipeline.acknowledged) for pipeline, _ in own),
+            "lost": sum(pipeline.lost for pipeline, _ in own),
+            "behind": sum(pipeline.behind for pipeline, _ in own),
         }
 
     async def _run(self) -> None:
@@ -128,7 +146,10 @@ class Runner:
                 for pipeline in self._pipelines:
                     group.create_task(pipeline.run())
         except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise error from None
 
     async def _until_done(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         backoff = self._backoff()
@@ -149,7 +170,7 @@ class Runner:
 
     @property
     def slots(self) -> asyncio.Semaphore:
-        """One for each batch that may be in flight."""
+        """One for each batch that may be written at a time."""
         return self._slots
 
     async def wait(self, seconds: float) -> None:
@@ -180,13 +201,13 @@ class Runner:
 
     async def failed(self, error: Unavailable, backoff: Backoff) -> None:
         """Note that the sink did not take something now, and wait until it is to be asked again."""
-        self._failing = True
         if count := self._failures.count(error.reason, self._clock()):
-            extra = self.about(reason=error.reason, times=count)
+            self._failing = True  # the log's last word, until it says that this is over
+            extra = self.about(reason=error.reason, detail=error.detail, times=count)
             logger.warning("sink cannot take events, and is asked again", extra=extra)
         delay = max(backoff.delay(), error.retry_after)
         if self.stopping:
-            await asyncio.sleep(delay)
+            await asyncio.sleep(min(delay, ENDING_PAUSE))
         else:
             await self.wait(delay)  # with the stop it is asked once more at once
 
@@ -220,26 +241,32 @@ class Pipeline:
     def __init__(self, runner: Runner, feed: int, reader: Reader) -> None:
         self.feed = feed
         self.counters = Counters()
-        self.acknowledged = reader.sequence  # every event before it is settled, or was lost
+        self.given_up = 0  # not settled when the relay ended
         self._runner = runner
         self._reader: Reader | None = reader
-        self._lost = 0
+        self._lost = 0  # once the reader is closed
+        self._told = 0  # losses that were logged
+        self._slots = asyncio.Semaphore(runner.sink.in_flight)
         self._flights: deque[_Flight] = deque()
         self._acknowledging = asyncio.Lock()
 
     @property
     def lost(self) -> int:
-        """Events that were overwritten before they were read."""
+        """Events that were overwritten before they were read, or given up."""
         return self._lost if self._reader is None else self._reader.lost
+
+    @property
+    def behind(self) -> int:
+        """Events that are under way, or wait in the journal."""
+        return 0 if self._reader is None else self.counters.under_way + self._reader.behind
 
     def close(self) -> None:
         """Give up what is not settled, and let go of the reader."""
         if self._reader is not None:
-            self._lost = self._reader.lost
+            self.given_up = self.behind
+            self._lost = self._reader.lost + self.given_up
             self._reader.close()
             self._reader = None
-        counters = self.counters
-        counters.given_up = counters.read - counters.sent - counters.rejected
 
     async def run(self) -> None:
         """Carry events until the stop, and then what there is."""
@@ -250,7 +277,7 @@ class Pipeline:
             while (batch := await self._gather(reader)) is not None:
                 flight = _Flight(reader.sequence)
                 self._flights.append(flight)
-                await self._runner.slots.acquire()
+                await self._slots.acquire()
                 group.create_task(self._carry(batch, flight))
 
     async def _gather(self, reader: Reader) -> Batch | None:
@@ -281,46 +308,60 @@ class Pipeline:
         return Batch(self.feed, b"".join(pieces), events, datetime.now(UTC))
 
     def _read(self, reader: Reader, size: int, events: int) -> tuple[bytes, int, int] | None:
-        lost = reader.lost
         piece = reader.read_json(size, max_events=events, index=self._runner.sink.action(self.feed))
         if piece is not None:
             self.counters.read += piece[2]
-        if reader.lost > lost:
-            self._runner.losing(self.feed, reader.lost)
+        if (lost := reader.lost) > self._told:
+            self._told = lost
+            self._runner.losing(self.feed, lost)
         return piece
 
     async def _carry(self, batch: Batch, flight: _Flight) -> None:
         """Offer a batch until all of it is settled, then let another one go."""
         runner, counters = self._runner, self.counters
         backoff = runner.make_backoff()
-        rest: Batch | None = batch
-        while rest is not None:
+        while True:
             try:
-                written = await runner.sink.write(rest)
+                async with runner.slots:
+                    written = await runner.sink.write(batch)
             except Unavailable as error:
-                await runner.failed(error, backoff)
-                counters.retried += rest.events
-                continue
-            counters.sent += written.taken
-            counters.rejected += sum(rejected.events for rejected in written.rejected)
-            runner.rejected(written.rejected)
-            rest = written.again
-            if rest is not None:
-                await runner.failed(Unavailable(written.reason), backoff)
-                counters.retried += rest.events
+                why = error
+            else:
+                refused = sum(rejected.events for rejected in written.rejected)
+                left = 0 if written.again is None else written.again.events
+                if written.taken + refused + left != batch.events:
+                    raise ValueError(f"{runner.sink.name} accounts for other events than it was given: {written!r}")
+                counters.sent += written.taken
+                counters.rejected += refused
+                runner.rejected(written.rejected)
+                if written.again is None:
+                    break
+                if left < batch.events:
+                    backoff = runner.make_backoff()  # it gets on
+                batch, why = written.again, written.why or Unavailable("no reason given")
+            await runner.failed(why, backoff)
+            counters.retried += batch.events
         runner.succeeded()
-        flight.settled = True
-        runner.slots.release()
+        self._settle(flight)
         await self._acknowledge()
+        self._slots.release()
+
+    def _settle(self, flight: _Flight) -> None:
+        """Note it. What is settled one behind the other becomes one, so that they do not pile up behind the first."""
+        flight.settled = True
+        kept: deque[_Flight] = deque()
+        for each in self._flights:
+            if kept and kept[-1].settled and each.settled:
+                kept.pop()
+            kept.append(each)
+        self._flights = kept
 
     async def _acknowledge(self) -> None:
         """Move on behind the batches that are settled, up to the first one that is not."""
         async with self._acknowledging:
-            end = None
-            while self._flights and self._flights[0].settled:
-                end = self._flights.popleft().end
-            if end is None:
+            if not self._flights or not self._flights[0].settled:
                 return
+            end = self._flights.popleft().end
             backoff = self._runner.make_backoff()
             while True:
                 try:
@@ -328,4 +369,4 @@ class Pipeline:
                     break
                 except Unavailable as error:
                     await self._runner.failed(error, backoff)
-            self.acknowledged = end
+            self._runner.succeeded()

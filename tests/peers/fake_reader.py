@@ -47,7 +47,11 @@ class FakeReader:
 
     @property
     def lost(self) -> int:
-        return self._lost
+        return self._lost + max(0, self._journal.oldest - self.sequence)
+
+    @property
+    def behind(self) -> int:
+        return len(self._journal.lines) - max(self._journal.oldest, self.sequence)
 
     def read_json(self, max_bytes: int, *, max_events: int, index: str | None = None) -> tuple[bytes, int, int] | None:
         assert max_events > 0

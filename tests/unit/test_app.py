@@ -13,7 +13,8 @@ import pytest
 from relay import _fastpath, app, listen
 from relay.engine import Stopped
 from relay.settings import Address, Settings, SettingsError
-from relay.sources import Sources
+from relay.sink_settings import SinkSettings
+from relay.sources import Loaded, Sources
 
 WAIT = 30.0
 
@@ -34,7 +35,7 @@ def served(interfere: Any) -> int:
 
     async def work() -> int:
         native = _fastpath.Engine()
-        relay = app.startup(Settings(), Sources({}, {}), native, [])
+        relay = app.startup(Loaded(Settings(), SinkSettings(), {}), Sources({}, {}), native, [])
         try:
             asyncio.get_running_loop().call_soon(interfere, relay)
             async with asyncio.timeout(WAIT):

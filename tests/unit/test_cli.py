@@ -12,7 +12,7 @@ from relay.demo import DemoSettings
 from relay.observe import ObserveSettings
 from relay.settings import Address, Settings, SettingsError
 from relay.simulate import SimulateSettings
-from relay.sources import Sources, load_sources
+from relay.sources import Loaded, Sources, load_sources
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         settings.append(given)
         return 0
 
-    monkeypatch.setattr(app, "run", run)
+    monkeypatch.setattr(app, "run", lambda loaded, _: run(loaded.settings))
     monkeypatch.setattr(observe, "observe", run)
     monkeypatch.setattr(simulate, "simulate", run)
     monkeypatch.setattr(demo, "demo", run)
@@ -120,7 +120,7 @@ def test_help(ran: list[Any], capsys: pytest.CaptureFixture[str], words: list[st
 
 
 def test_a_failure_to_start_ends_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(settings: Settings, sources: Sources) -> int:
+    def run(loaded: Loaded, sources: Sources) -> int:
         raise SettingsError("cannot listen on [::]:5: the port is in use")
 
     monkeypatch.setattr(app, "run", run)
@@ -129,7 +129,7 @@ def test_a_failure_to_start_ends_with_2(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_ctrl_c_before_there_is_a_handler_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(settings: Settings, sources: Sources) -> int:
+    def run(loaded: Loaded, sources: Sources) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(app, "run", run)

@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
 
 def texts(path: Path) -> dict[str, str]:
     """What the file gives, by field."""
-    layer = file_layer(Settings, str(path))
+    layer = file_layer([Settings], str(path))
     assert {(given.source, given.file) for given in layer.values()} <= {(Source.FILE, str(path))}
     return {name: given.text for name, given in layer.items()}
 
@@ -27,7 +27,7 @@ def texts(path: Path) -> dict[str, str]:
 def refusal(path: Path) -> str:
     """The error, with FILE for the path."""
     with pytest.raises(SettingsError) as caught:
-        file_layer(Settings, str(path))
+        file_layer([Settings], str(path))
     text = str(caught.value)
     assert text.isprintable()
     return text.replace(str(path), "FILE")
@@ -140,7 +140,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == "file FILE cannot be read: No such file or directory"
     assert refusal(tmp_path) == "file FILE cannot be read: not a regular file"
     with pytest.raises(SettingsError, match="cannot be read: embedded null byte"):
-        file_layer(Settings, "a\0b")
+        file_layer([Settings], "a\0b")
 
 
 def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_any_content_is_taken_or_refused_in_one_line(file: Path, content: bytes)
     file.write_bytes(content)
     error = ""
     try:
-        file_layer(Settings, str(file))
+        file_layer([Settings], str(file))
     except SettingsError as refused:
         error = str(refused)
     assert error.isprintable()

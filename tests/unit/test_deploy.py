@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from relay import __version__, app
-from relay.environment import SWITCHES
 from relay.services import HEALTH_NAMES
 from relay.settings import DEFAULT_PORT, Settings, flag_layers, load
+from relay.sink_settings import SWITCHES
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -163,7 +163,7 @@ def test_the_example_of_a_patch_fits_the_deployment_and_the_settings(objects: di
     assert settings.port == DEFAULT_PORT
     # Variables are texts: `value: false` would be refused.
     assert {type(variable["value"]) for variable in container["env"]} == {str}
-    assert {variable["name"] for variable in container["env"]} <= set(SWITCHES)
+    assert {variable["name"] for variable in container["env"]} <= {switch.name for switch in SWITCHES}
 
 
 # --- the image ------------------------------------------------------------------------------

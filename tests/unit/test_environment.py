@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.environment import BUILD_VARIABLES, SWITCHES, check_names, environment_layer, unwritten_sinks
+from relay.environment import BUILD_VARIABLES, check_names, environment_layer
 from relay.settings import Given, Settings, SettingsError, Source
 
 # What the kubelet sets for services of these names (one with a named port, one with two protocols).
@@ -37,12 +37,12 @@ def test_variables_are_read_by_the_name_of_their_setting() -> None:
 
 
 def test_what_kubernetes_sets_for_services_is_passed_over() -> None:
-    check_names(Settings, OF_SERVICES)
+    check_names([Settings], OF_SERVICES)
     assert environment_layer(Settings, OF_SERVICES) == {}
 
 
 def test_what_chooses_a_build_is_passed_over() -> None:
-    check_names(Settings, dict.fromkeys(BUILD_VARIABLES, "1"))
+    check_names([Settings], dict.fromkeys(BUILD_VARIABLES, "1"))
 
 
 @pytest.mark.parametrize(
@@ -58,43 +58,19 @@ def test_what_chooses_a_build_is_passed_over() -> None:
 )
 def test_an_unknown_variable_is_refused_with_the_nearest_name(name: str, value: str, text: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        check_names(Settings, {"RELAY_NODES": "a:1", name: value})
+        check_names([Settings], {"RELAY_NODES": "a:1", name: value})
     assert str(caught.value) == text
 
 
 def test_names_of_others_are_left_alone() -> None:
-    check_names(Settings, {"relay_nodes": "", "RELAYED": "", "KUBECONFIG": "", "MY_RELAY_NODES": ""})
-
-
-@pytest.mark.parametrize(
-    ("environment", "warned"),
-    [
-        ({}, []),
-        ({"ENABLE_STDOUT_LOGS": "TRUE"}, ["ENABLE_STDOUT_LOGS=TRUE", "standard output"]),
-        ({"ENABLE_STDOUT_ALERTS": "True"}, ["ENABLE_STDOUT_ALERTS=True", "standard output"]),
-        ({"ENABLE_STDOUT_MSGS": "true"}, ["ENABLE_STDOUT_MSGS=true", "standard output"]),
-        ({"ENABLE_DASHBOARDS": "true"}, ["ENABLE_DASHBOARDS=true", "Elasticsearch"]),
-        ({"ENABLE_OPENSEARCH_DASHBOARD": "true"}, ["ENABLE_OPENSEARCH_DASHBOARD=true", "OpenSearch"]),
-        # as the Go relay reads them
-        ({"ENABLE_DASHBOARDS": "True", "ENABLE_OPENSEARCH_DASHBOARD": "TRUE", "ENABLE_STDOUT_LOGS": "1"}, []),
-        ({"ENABLE_STDOUT_LOGS": "false", "ENABLE_DASHBOARDS": "", "ES_URL": "http://es", "OS_PASSWORD": "x"}, []),
-    ],
-)
-def test_a_sink_that_is_switched_on_is_warned_of(environment: dict[str, str], warned: list[str]) -> None:
-    warnings = unwritten_sinks(environment)
-    assert len(warnings) == (1 if warned else 0)
-    assert all(part in warnings[0] for part in warned)
-
-
-def test_each_sink_has_a_warning_of_its_own() -> None:
-    assert len(set(unwritten_sinks(dict.fromkeys(SWITCHES, "true")))) == len(SWITCHES)
+    check_names([Settings], {"relay_nodes": "", "RELAYED": "", "KUBECONFIG": "", "MY_RELAY_NODES": ""})
 
 
 @given(st.dictionaries(st.builds("RELAY_{}".format, st.text()), st.text()))
 def test_any_environment_is_taken_or_refused_in_one_line(environment: dict[str, str]) -> None:
     error = ""
     try:
-        check_names(Settings, environment)
+        check_names([Settings], environment)
     except SettingsError as refused:
         error = str(refused)
     assert error.isprintable()

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCS = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "kubernetes.md"))
+DOCS = "".join(
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "kubernetes.md", "sinks.md")
+)
 QUOTED = re.findall(r"`([^`\n]+)`", DOCS)
 LEVELS = ("info", "warning", "error", "log")
 WITHOUT_LOG = ("observe.py", "simulate.py", "demo.py")
@@ -49,7 +51,7 @@ def messages(path: Path) -> Iterator[str]:
 
 
 def found() -> list[str]:
-    paths = [path for path in (ROOT / "relay").glob("*.py") if path.name not in WITHOUT_LOG]
+    paths = [path for path in (ROOT / "relay").rglob("*.py") if path.name not in WITHOUT_LOG]
     return sorted({message for path in paths for message in messages(path) if message})
 
 

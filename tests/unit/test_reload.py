@@ -8,7 +8,7 @@ import pytest
 
 from relay.reload import Change, Line, Reloaded, reload_settings
 from relay.settings import Address, Settings, flag_layers
-from relay.sources import Sources, load_sources, make_sources
+from relay.sources import KINDS, Sources, load_sources, make_sources
 
 RELOADABLE = {"nodes", "kubeconfig", "node_selector", "namespace", "node_port", "log_level", "log_format"}
 
@@ -19,13 +19,13 @@ class Process:
     def __init__(self, file: Path, content: str, *words: str, **environment: str) -> None:
         self.file = file
         file.write_text(content)
-        self.sources: Sources = make_sources(flag_layers([f"-config={file}", *words], Settings)[0], environment)
-        self.running = load_sources(self.sources).settings
+        self.sources: Sources = make_sources(flag_layers([f"-config={file}", *words], *KINDS), environment)
+        self.running, self.sinks, _ = load_sources(self.sources)
 
     def reload(self, content: str) -> Reloaded:
         """Change the file, and read it again."""
         self.file.write_text(content)
-        reloaded = reload_settings(self.sources, self.running)
+        reloaded = reload_settings(self.sources, self.running, self.sinks)
         self.running = reloaded.settings
         return reloaded
 
@@ -90,6 +90,7 @@ def test_what_needs_a_restart_stays_and_is_told_at_each_reload(file: Path) -> No
         )
         assert reloaded.changed == ()
     assert process.reload("gRPCPort = 1").restart == ()
+    assert process.reload("gRPCPort = 1\nstdout = ['logs']").restart == (Change("stdout", "stdout", "", "logs"),)
 
 
 def test_a_port_that_waits_for_a_restart_keeps_that_of_found_nodes(file: Path) -> None:
@@ -126,7 +127,7 @@ def test_a_wrong_file_changes_nothing(file: Path, content: str, error: str) -> N
 def test_a_file_that_is_gone_changes_nothing(file: Path) -> None:
     process = Process(file, "nodes = 'a:1'")
     file.unlink()
-    reloaded = reload_settings(process.sources, process.running)
+    reloaded = reload_settings(process.sources, process.running, process.sinks)
     assert reloaded.settings is process.running
     assert reloaded.error == f"file {file} cannot be read: No such file or directory"
 
@@ -143,9 +144,9 @@ def test_what_is_right_only_after_a_restart_changes_nothing_now(file: Path) -> N
 
 
 def test_without_a_file_there_is_nothing_to_read() -> None:
-    sources = make_sources({}, {"RELAY_NODES": "a:1"})
-    running = load_sources(sources).settings
-    reloaded = reload_settings(sources, running)
+    sources = make_sources([], {"RELAY_NODES": "a:1"})
+    running, sinks, _ = load_sources(sources)
+    reloaded = reload_settings(sources, running, sinks)
     assert reloaded == Reloaded(running)
     (line,) = reloaded.lines()
     assert (line.level, line.text[:18], line.values) == (logging.INFO, "nothing to reload:", {})

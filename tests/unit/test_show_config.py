@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from relay import cgroup
-from relay.environment import SINK_VARIABLES
 from relay.settings import MIB, Settings, flag_layers
 from relay.show_config import ShowSettings, show_config
-from relay.sources import load_sources, make_sources
+from relay.sink_settings import SECRETS
+from relay.sources import KINDS, load_sources, make_sources
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def show(*words: str, as_json: bool = False, **environment: str) -> str:
-    loaded = load_sources(make_sources(flag_layers(words, Settings)[0], environment))
+    loaded = load_sources(make_sources(flag_layers(words, *KINDS), environment))
     output = io.StringIO()
     assert show_config(loaded, environment, ShowSettings(json=as_json), output) == 0
     return output.getvalue()
@@ -38,13 +38,14 @@ def objects(*words: str, **environment: str) -> Any:
 
 
 def test_every_setting_is_shown_in_the_order_of_help() -> None:
-    flags = [option.metadata["flag"] for option in fields(Settings)]
+    flags = [option.metadata["flag"] for kind in KINDS for option in fields(kind)]
     assert list(lines()) == flags
     assert list(objects()["settings"]) == flags
 
 
 def test_defaults_are_shown_with_what_they_come_to() -> None:
-    assert lines() == {
+    flags = {option.metadata["flag"] for option in fields(Settings)}
+    assert {flag: shown for flag, shown in lines().items() if flag in flags} == {
         "gRPCPort": ("32767", "default"),
         "nodes": ('""', "default"),
         "kubernetes": ("auto", "default"),
@@ -139,28 +140,46 @@ def test_json_has_values_as_they_are_and_where_they_come_from() -> None:
     assert "quarter" in settings["journal-bytes"]["derived"]
 
 
+def test_defaults_of_sinks_are_shown() -> None:
+    shown = lines()
+    assert shown["stdout"] == shown["sink"] == shown["es-url"] == ('""', "default")
+    assert shown["os-batch-bytes"] == ("8388608 (8MiB)", "default")
+    assert shown["es-batch-seconds"] == ("10.0", "default")
+
+
 def test_variables_of_the_go_relay_are_listed_with_what_becomes_of_them() -> None:
     environment = {
         "ENABLE_STDOUT_LOGS": "True",
         "ENABLE_DASHBOARDS": "true",
         "ENABLE_OPENSEARCH_DASHBOARD": "TRUE",  # not on: the Go relay looks for lower case
         "ES_URL": "http://es:9200",
+        "ES_USERNAME": "elastic",
+        "OS_ALERTS_INDEX": "alerts-%Y",
         "KUBEARMOR_SERVICE": "kubearmor:32767",
         "PATH": "/bin",
     }
     told = {
-        "ENABLE_STDOUT_LOGS": "no effect: this version does not write to standard output yet",
-        "ENABLE_DASHBOARDS": "no effect: this version does not write to Elasticsearch yet",
+        "ENABLE_STDOUT_LOGS": "on: adds logs to -stdout",
+        "ENABLE_DASHBOARDS": "on: adds elasticsearch to -sink",
         "ENABLE_OPENSEARCH_DASHBOARD": "off",
-        "ES_URL": "no effect: for a sink that this version does not have yet",
+        "ES_USERNAME": "set",
         "KUBEARMOR_SERVICE": "no effect: obsolete, in the Go relay as well",
     }
     assert objects(**environment)["variables"] == told
     shown = lines(**environment)
     assert {name: shown[name] for name in told} == {name: (text, "environment") for name, text in told.items()}
+    assert shown["stdout"] == ("logs (with ENABLE_STDOUT_LOGS)", "default")
+    assert shown["sink"] == ("elasticsearch (with ENABLE_DASHBOARDS)", "default")
+    assert shown["es-url"] == ("http://es:9200", "environment ES_URL")
+    assert shown["os-alerts-index"] == ("alerts-%Y", "environment OS_ALERTS_INDEX")
+    assert objects(**environment)["settings"]["sink"]["value"] == ["elasticsearch"]
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_no_secret_is_shown(as_json: bool) -> None:
-    environment = dict.fromkeys(SINK_VARIABLES, "s3cret") | {"ENABLE_DASHBOARDS": "true"}
+    environment = dict.fromkeys(SECRETS, "s3cret") | {
+        "ENABLE_DASHBOARDS": "true",
+        "ES_URL": "https://s3cret:s3cret@es:9200",
+        "OS_URL": "s3cret@",
+    }
     assert "s3cret" not in show(as_json=as_json, **environment)

@@ -1,6 +1,7 @@
 """The runner of a sink, on a journal and a sink of this process."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -79,6 +80,10 @@ def at_once() -> Backoff:
     return Backoff(draw=lambda: 0.0)
 
 
+def after(seconds: float) -> Backoff:
+    return Backoff(first=seconds, last=seconds, draw=lambda: 1.0)
+
+
 def unexpected(error: BaseException) -> None:
     raise AssertionError from error
 
@@ -86,10 +91,16 @@ def unexpected(error: BaseException) -> None:
 class Started:
     """A runner with a journal for each feed."""
 
-    def __init__(self, sink: Memory, limits: Limits = SMALL, wanted: tuple[int, ...] = (feeds.ALERTS,)) -> None:
+    def __init__(
+        self,
+        sink: Memory,
+        limits: Limits = SMALL,
+        wanted: tuple[int, ...] = (feeds.ALERTS,),
+        patience: float = 0,  # s between tries
+    ) -> None:
         self.journals = {feed: FakeJournal() for feed in wanted}
         readers = {feed: journal.reader() for feed, journal in self.journals.items()}
-        self.runner = Runner(sink, readers, limits, backoff=at_once)
+        self.runner = Runner(sink, readers, limits, backoff=lambda: after(patience))
         self.sink = sink
         self.runner.start(unexpected)
 
@@ -98,8 +109,7 @@ class Started:
         return next(iter(self.journals.values()))
 
     def counters(self) -> dict[str, int]:
-        ends = [len(self.journals[feed].lines) if feed in self.journals else 0 for feed in feeds.FEEDS]
-        described = self.runner.describe(ends)
+        described = self.runner.describe()
         return {name: value for name, value in described.items() if isinstance(value, int)}
 
 
@@ -200,7 +210,7 @@ def test_only_the_rest_comes_again_and_what_is_refused_is_skipped(caplog: pytest
             if len(lines) < 3:
                 return Written(len(lines))
             again = Batch(batch.feed, lines[2] + b"\n", 1, batch.read_at)
-            return Written(1, (Rejected("bad", 1, "its field"),), again, "busy")
+            return Written(1, (Rejected("bad", 1, "its field"),), again, Unavailable("busy"))
 
         sink = Memory(one_of_each)
         started = Started(sink)
@@ -231,7 +241,7 @@ def test_the_position_waits_for_the_first_batch_in_flight() -> None:
         gates[1].set()
         await sink.until(lambda: len(sink.offered) == 3)
         assert sink.acknowledged == []
-        assert started.counters()["behind"] == 9
+        assert started.counters()["behind"] == 3
         gates[0].set()
         await sink.until(lambda: sink.acknowledged[-1:] == [(feeds.ALERTS, 9)])
         assert started.counters()["behind"] == 0
@@ -332,20 +342,211 @@ def test_the_stop_is_bounded_and_counts_what_it_gives_up(caplog: pytest.LogCaptu
         started = Started(sink)
         started.journal.append(*numbered(30))
         await sink.until(lambda: bool(sink.offered))
-        assert await started.runner.stop(0.01) == 6
-        assert started.counters() == {"read": 6, "sent": 0, "retried": 0, "rejected": 0, "lost": 6, "behind": 30}
+        started.journal.overwrite(10)
+        assert await started.runner.stop(0.01) == 26
+        assert started.counters() == {"read": 6, "sent": 0, "retried": 0, "rejected": 0, "lost": 30, "behind": 0}
         assert sink.closed == 1
         assert started.journal.readers[0].closed
 
     with caplog.at_level(logging.INFO):
         asyncio.run(run())
+    (record,) = [each for each in caplog.records if each.getMessage() == "sink ends before all events were sent"]
+    assert record.relay_fields["events"] == 26  # type: ignore[attr-defined]
+
+
+def test_a_sink_that_never_opened_gives_up_what_the_journal_holds(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        sink = Memory()
+        sink.shut = 1 << 30
+        started = Started(sink, patience=3600)
+        started.journal.append(*numbered(5))
+        assert await started.runner.stop(0.01) == 5
+        assert started.counters() == {"read": 0, "sent": 0, "retried": 0, "rejected": 0, "lost": 5, "behind": 0}
+
+    asyncio.run(run())
     assert "sink ends before all events were sent" in caplog.messages
 
 
-def test_a_sink_that_is_asked_again_later_is_asked_once_more_at_the_stop() -> None:
+@pytest.mark.parametrize("how", ["fails", "hangs"])
+def test_a_sink_that_does_not_close_does_not_hold_up_the_end(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        class Stuck(Memory):
+            async def close(self) -> None:
+                if how == "fails":
+                    raise Unavailable("disk")
+                await asyncio.Event().wait()
+
+        started = Started(Stuck())
+        started.journal.append(*numbered(3))
+        assert await started.runner.stop(WAIT) == 0
+
+    asyncio.run(run())
+    assert caplog.messages == ["sink could not be closed"]
+
+
+def test_a_write_that_does_not_let_itself_be_cancelled_does_not_hold_up_the_end() -> None:
+    async def run() -> None:
+        gate = asyncio.Event()
+
+        async def stubborn(batch: Batch) -> Written:
+            while not gate.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await gate.wait()
+            return Written(batch.events)
+
+        sink = Memory(stubborn)
+        started = Started(sink)
+        started.journal.append(*numbered(3))
+        await sink.until(lambda: bool(sink.offered))
+        assert await started.runner.stop(0.01) == 3
+        assert sink.closed == 1
+        gate.set()
+
+    asyncio.run(run())
+
+
+def test_loss_is_seen_while_the_sink_takes_nothing() -> None:
+    async def run() -> None:
+        async def never(batch: Batch) -> Written:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        sink = Memory(never, in_flight=1)
+        started = Started(sink)
+        started.journal.append(*numbered(100))
+        await sink.until(lambda: bool(sink.offered))
+        while started.counters()["read"] < 6:  # noqa: ASYNC110 - a counter has no event
+            await asyncio.sleep(0)
+        started.journal.overwrite(90)
+        assert started.counters() == {"read": 6, "sent": 0, "retried": 0, "rejected": 0, "lost": 84, "behind": 16}
+        await started.runner.stop(0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole batches", "one event of each"])
+def test_a_feed_that_is_not_taken_keeps_no_slot_from_another(whole: bool) -> None:
+    async def run() -> None:
+        async def no_alerts(batch: Batch) -> Written:
+            if batch.feed != feeds.ALERTS:
+                return Written(batch.events)
+            if whole or batch.events == 1:
+                raise Unavailable("not these", retry_after=3600)
+            last = Batch(batch.feed, batch.lines.splitlines(keepends=True)[-1], 1, batch.read_at)
+            return Written(batch.events - 1, again=last, why=Unavailable("not this", retry_after=3600))
+
+        sink = Memory(no_alerts, in_flight=1)
+        started = Started(sink, wanted=(feeds.ALERTS, feeds.LOGS))
+        started.journals[feeds.ALERTS].append(*numbered(30))
+        await sink.until(lambda: bool(sink.offered))
+        started.journals[feeds.LOGS].append(*numbered(30))
+        await sink.until(lambda: sink.acknowledged[-1:] == [(feeds.LOGS, 30)])
+        assert {feed for feed, _ in sink.acknowledged} == {feeds.LOGS}
+        await started.runner.stop(0)
+
+    asyncio.run(run())
+
+
+def test_batches_do_not_pile_up_behind_an_acknowledgement() -> None:
+    async def run() -> None:
+        sink = Memory(in_flight=2)
+        sink.fragile = 1 << 30
+        started = Started(sink, patience=3600)
+        started.journal.append(*numbered(300))
+        await sink.until(lambda: len(sink.offered) == 2)
+        while started.counters()["read"] < 9:  # noqa: ASYNC110 - a counter has no event
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        # Two in flight until the destination makes them last, and one that waits.
+        assert started.counters()["read"] == 9
+        await started.runner.stop(0)
+
+    asyncio.run(run())
+
+
+def test_places_do_not_pile_up_behind_a_batch_that_is_not_taken() -> None:
+    async def run() -> None:
+        gate = asyncio.Event()
+
+        async def first_is_gated(batch: Batch) -> Written:
+            if b'"n":0}' in batch.lines:
+                await gate.wait()
+            return Written(batch.events)
+
+        sink = Memory(first_is_gated, in_flight=3)
+        started = Started(sink)
+        started.journal.append(*numbered(600))
+        await sink.until(lambda: len(sink.offered) == 200)
+        (pipeline,) = started.runner._pipelines
+        assert len(pipeline._flights) <= 4
+        gate.set()
+        await sink.until(lambda: sink.acknowledged[-1:] == [(feeds.ALERTS, 600)])
+        await started.runner.stop(WAIT)
+
+    asyncio.run(run())
+
+
+def test_a_sink_that_gets_on_is_asked_again_soon() -> None:
+    async def run() -> None:
+        ceilings: list[float] = []
+
+        def draw() -> float:
+            ceilings.append(made[-1].ceiling)
+            return 0.0
+
+        made: list[Backoff] = []
+
+        def backoff() -> Backoff:
+            made.append(Backoff(draw=draw))
+            return made[-1]
+
+        answers = iter(["away", "away", "part", "away", "rest"])
+
+        async def answer(batch: Batch) -> Written:
+            outcome = next(answers)
+            if outcome == "away":
+                raise Unavailable("away")
+            if outcome == "part":
+                rest = Batch(batch.feed, batch.lines.splitlines(keepends=True)[-1], 1, batch.read_at)
+                return Written(batch.events - 1, again=rest, why=Unavailable("busy"))
+            return Written(batch.events)
+
+        journal, sink = FakeJournal(), Memory(answer)
+        runner = Runner(sink, {feeds.ALERTS: journal.reader()}, SMALL, backoff=backoff)
+        runner.start(unexpected)
+        journal.append(*numbered(3))
+        await sink.until(lambda: bool(sink.acknowledged))
+        first = Backoff().first
+        assert ceilings == [first, 2 * first, first, 2 * first]
+        await runner.stop(WAIT)
+
+    asyncio.run(run())
+
+
+def test_an_end_is_logged_for_each_failure_that_was_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async def every_other(batch: Batch) -> Written:
+            if len(sink.offered) % 2:
+                raise Unavailable("away", f"try {len(sink.offered)}")
+            return Written(batch.events)
+
+        sink = Memory(every_other, in_flight=1)
+        started = Started(sink)
+        started.journal.append(*numbered(30))
+        await sink.until(lambda: sink.acknowledged[-1:] == [(feeds.ALERTS, 30)])
+        await started.runner.stop(WAIT)
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(run())
+    assert caplog.messages == ["sink cannot take events, and is asked again", "sink takes events again"]
+    assert caplog.records[0].relay_fields["detail"] == "try 1"  # type: ignore[attr-defined]
+
+
+def test_a_sink_that_wants_to_be_asked_later_is_asked_at_the_stop_all_the_same() -> None:
     async def run() -> None:
         async def refuse_once(batch: Batch) -> Written:
-            if len(sink.offered) == 1:
+            if len(sink.offered) <= 3:
                 raise Unavailable("away", retry_after=3600)
             return Written(batch.events)
 
@@ -370,10 +571,25 @@ def test_a_defect_of_a_sink_is_told() -> None:
         runner.start(told.set_result)
         journal.append(*numbered(3))
         async with asyncio.timeout(WAIT):
-            error = await told
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        assert isinstance(error, ZeroDivisionError)
+            assert isinstance(await told, ZeroDivisionError)
+        await runner.stop(WAIT)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("taken", [2, 4])
+def test_a_sink_that_miscounts_is_a_defect(taken: int) -> None:
+    async def run() -> None:
+        async def miscount(batch: Batch) -> Written:
+            return Written(taken)
+
+        journal = FakeJournal()
+        runner = Runner(Memory(miscount), {feeds.LOGS: journal.reader()}, SMALL, backoff=at_once)
+        told: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        runner.start(told.set_result)
+        journal.append(*numbered(3))
+        async with asyncio.timeout(WAIT):
+            assert "memory accounts for other events" in str(await told)
         await runner.stop(WAIT)
 
     asyncio.run(run())
@@ -402,7 +618,8 @@ def test_each_event_is_settled_once_whatever_the_sink_answers(
                 half = len(lines) // 2
                 settled.extend(lines[:half])
                 rest = b"\n".join(lines[half:]) + b"\n"
-                return Written(half, again=Batch(batch.feed, rest, len(lines) - half, batch.read_at), reason="busy")
+                again = Batch(batch.feed, rest, len(lines) - half, batch.read_at)
+                return Written(half, again=again, why=Unavailable("busy"))
             if outcome == "refused":
                 refused.append(lines[0])
                 settled.extend(lines[1:])

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from relay.settings import Address, Settings, SettingsError, flag_layers
-from relay.sources import Loaded, load_sources, make_sources
+from relay.sink_settings import SinkSettings
+from relay.sources import KINDS, Loaded, load_sources, make_sources
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def loaded(*words: str, **environment: str) -> Loaded:
-    return load_sources(make_sources(flag_layers(words, Settings)[0], environment))
+    return load_sources(make_sources(flag_layers(words, *KINDS), environment))
 
 
 def refusal(*words: str, **environment: str) -> str:
@@ -25,12 +26,12 @@ def refusal(*words: str, **environment: str) -> str:
 
 
 def test_without_any_source_all_are_defaults() -> None:
-    assert loaded() == (Settings(), {})
+    assert loaded() == (Settings(), SinkSettings(), {})
 
 
 def test_flags_win_over_environment_over_file_over_defaults(file: Path) -> None:
     file.write_text("gRPCPort = 1\nnode-port = 1\nbind = '::1'\n")
-    settings, given = loaded(
+    settings, _, given = loaded(
         "-gRPCPort=3", f"-config={file}", RELAY_GRPC_PORT="2", RELAY_NODE_PORT="2", RELAY_NODES="a:1"
     )
     assert (settings.port, settings.node_port, settings.bind, settings.gather_us) == (3, 2, "::1", 500)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from relay import feeds
@@ -28,6 +28,7 @@ from relay.settings import (
     setting,
 )
 
+STDOUT = "stdout"
 ELASTICSEARCH = "elasticsearch"
 OPENSEARCH = "opensearch"
 FILE = "file:"
@@ -67,9 +68,17 @@ def parse_sinks(text: str) -> tuple[str, ...]:
 
 
 def parse_feeds(text: str) -> tuple[str, ...]:
-    """Names of feeds, with commas between."""
+    """Names of feeds, with commas between; none in an empty text."""
     names = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not names or not set(names) <= set(feeds.NAMES) or len(set(names)) < len(names):
+    if not set(names) <= set(feeds.NAMES) or len(set(names)) < len(names):
+        raise ValueError("logs, alerts or messages, or several with commas between, each once")
+    return names
+
+
+def parse_some_feeds(text: str) -> tuple[str, ...]:
+    """Names of feeds, one at least."""
+    names = parse_feeds(text)
+    if not names:
         raise ValueError("logs, alerts or messages, or several with commas between, each once")
     return names
 
@@ -93,7 +102,8 @@ class Url:
 
     def __str__(self) -> str:
         before, at, behind = self.text.rpartition("@")
-        return f"{before.partition('://')[0]}://…@{behind}" if at else self.text
+        scheme, colon, _ = before.rpartition("://")
+        return f"{scheme}{colon}…@{behind}" if at else self.text
 
     __repr__ = __str__
 
@@ -155,6 +165,16 @@ _TIMEOUT = parse_number(1, 3600)
 class SinkSettings:
     """What sinks a serving relay has. Sizes are bytes, times seconds."""
 
+    stdout: tuple[str, ...] = setting(
+        parse_feeds,
+        flag="stdout",
+        value="FEED[,…]",
+        environment="RELAY_STDOUT",
+        in_file=(str, list),
+        default=(),
+        default_text="none",
+        doc="Feeds that are printed on standard output as JSON: logs, alerts, messages.",
+    )
     sink: tuple[str, ...] = setting(
         parse_sinks,
         flag="sink",
@@ -166,7 +186,7 @@ class SinkSettings:
         doc="Where events go beside subscribers: elasticsearch, opensearch, file:PATH.",
     )
     file_feeds: tuple[str, ...] = setting(
-        parse_feeds,
+        parse_some_feeds,
         flag="file-feeds",
         value="FEED[,…]",
         environment="RELAY_FILE_FEEDS",
@@ -208,6 +228,7 @@ class SinkSettings:
         environment="RELAY_FILE_BATCH_SECONDS",
         in_file=(int, float),
         default=1.0,
+        default_text="1",
         doc="Longest time between an event and its line in the file.",
     )
     es_url: Url = setting(
@@ -420,7 +441,7 @@ class SinkSettings:
         if OPENSEARCH in self.sink:
             self._check_search("os", "OpenSearch", given, insecure=self.os_allow_insecure_tls)
         for sink in self.sink:
-            if sink.startswith(FILE) and not Path(sink.removeprefix(FILE)).absolute().parent.is_dir():
+            if sink.startswith(FILE) and not _can_be_file(Path(sink.removeprefix(FILE))):
                 raise SettingsError(
                     f"{_place('sink', given)}: {sink!r} is wrong: accepted is a file in a folder that exists"
                 )
@@ -462,6 +483,11 @@ class SinkSettings:
         return told
 
 
+def _can_be_file(path: Path) -> bool:
+    """Whether there is a regular file, or nothing yet in a folder that is there."""
+    return path.is_file() or (path.absolute().parent.is_dir() and not path.exists())
+
+
 def _place(name: str, given: Layer) -> str:
     """How an error names a setting: by where it was given, else by its flag."""
     return given[name].place if name in given else f"-{flag_of(SinkSettings, name)}"
@@ -469,13 +495,63 @@ def _place(name: str, given: Layer) -> str:
 
 # --- the Go relay's switches ----------------------------------------------------------
 
-SWITCHES = {"ENABLE_DASHBOARDS": ELASTICSEARCH, "ENABLE_OPENSEARCH_DASHBOARD": OPENSEARCH}
+
+class Switch(NamedTuple):
+    """A variable of the Go relay that turns a sink on."""
+
+    name: str
+    # What it adds, and to which setting.
+    setting: str
+    adds: str
+    destination: str  # for people
+    any_case: bool  # else "true" counts in lower case only
+
+    def is_on(self, environment: Mapping[str, str]) -> bool:
+        """Whether the Go relay would take it as on: it knows the word true and no other."""
+        value = environment.get(self.name, "")
+        return (value.lower() if self.any_case else value) == "true"
+
+    def seems_on(self, environment: Mapping[str, str]) -> bool:
+        """Whether it is not on, and most likely was meant to be."""
+        return environment.get(self.name, "").lower() in MEANT_AS_TRUE and not self.is_on(environment)
 
 
-def with_switches(settings: SinkSettings, environment: Mapping[str, str]) -> SinkSettings:
-    """The settings with the sinks that the Go relay's switches turn on: `true` in lower case, and nothing else."""
-    added = [sink for switch, sink in SWITCHES.items() if environment.get(switch) == "true"]
-    return replace(settings, sink=(*settings.sink, *(sink for sink in added if sink not in settings.sink)))
+# They stand in the environment alone, and their values are never shown.
+SECRETS = ("ES_USERNAME", "ES_PASSWORD", "OS_USERNAME", "OS_PASSWORD")
+
+MEANT_AS_TRUE = ("true", "1", "t", "yes", "y", "on")
+
+SWITCHES = (
+    Switch("ENABLE_STDOUT_LOGS", STDOUT, "logs", "standard output", any_case=True),
+    Switch("ENABLE_STDOUT_ALERTS", STDOUT, "alerts", "standard output", any_case=True),
+    Switch("ENABLE_STDOUT_MSGS", STDOUT, "messages", "standard output", any_case=True),
+    Switch("ENABLE_DASHBOARDS", "sink", ELASTICSEARCH, "Elasticsearch", any_case=False),
+    Switch("ENABLE_OPENSEARCH_DASHBOARD", "sink", OPENSEARCH, "OpenSearch", any_case=False),
+)
+
+
+def with_switches(settings: SinkSettings, on: Collection[Switch]) -> SinkSettings:
+    """The settings with what switches that are on add to them."""
+    for switch in on:
+        told: tuple[str, ...] = getattr(settings, switch.setting)
+        if switch.adds not in told:
+            added: dict[str, Any] = {switch.setting: (*told, switch.adds)}
+            settings = replace(settings, **added)
+    return settings
+
+
+def environment_warnings(environment: Mapping[str, str]) -> list[str]:
+    """What the Go relay's variables say that is passed over, and may not be meant so; without secrets."""
+    told = [
+        f"{switch.name}={environment[switch.name]} does not switch {switch.destination} on: accepted is true"
+        + ("" if switch.any_case else ", in lower case")
+        for switch in SWITCHES
+        if switch.seems_on(environment)
+    ]
+    for both in (SECRETS[:2], SECRETS[2:]):
+        if len(one := [name for name in both if environment.get(name)]) == 1:
+            told.append(f"{one[0]} is not used: accepted are {' and '.join(both)}, both or none")
+    return told
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,22 @@
 """What the sinks are told, in the Go relay's variables and in ours."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from relay.environment import environment_layer
-from relay.settings import SettingsError, as_text, load
+from relay.settings import SettingsError, as_text
+from relay.sink_settings import (
+    Secrets,
+    SinkSettings,
+    Url,
+    credentials,
+    environment_warnings,
+    parse_index,
+    parse_sinks,
+)
 from relay.sinks.build import plan
-from relay.sinks.settings import Secrets, SinkSettings, Url, credentials, parse_index, parse_sinks, with_switches
+from relay.sources import KINDS, load_sources, make_sources
 
 pytestmark = pytest.mark.unit
 
@@ -16,10 +25,7 @@ OS = {"ENABLE_OPENSEARCH_DASHBOARD": "true", "OS_ALERTS_INDEX": "alerts"}
 
 
 def told(**environment: str) -> SinkSettings:
-    layer = environment_layer(SinkSettings, environment)
-    settings = with_switches(load(SinkSettings, [layer]), environment)
-    settings.check(layer)
-    return settings
+    return load_sources(make_sources([], environment)).sinks
 
 
 def planned(**environment: str) -> list[str]:
@@ -36,8 +42,61 @@ def test_switches_of_the_go_relay() -> None:
 
 
 @pytest.mark.parametrize("value", ["True", "TRUE", "1", "yes", ""])
-def test_switches_count_in_lower_case_only(value: str) -> None:
-    assert told(ENABLE_DASHBOARDS=value, ENABLE_OPENSEARCH_DASHBOARD=value).sink == ()
+def test_switches_of_search_engines_count_in_lower_case_only(value: str) -> None:
+    environment = {"ENABLE_DASHBOARDS": value, "ENABLE_OPENSEARCH_DASHBOARD": value}
+    assert told(**environment).sink == ()
+    assert environment_warnings(environment) == (
+        [
+            f"{name}={value} does not switch {engine} on: accepted is true, in lower case"
+            for name, engine in (("ENABLE_DASHBOARDS", "Elasticsearch"), ("ENABLE_OPENSEARCH_DASHBOARD", "OpenSearch"))
+        ]
+        if value
+        else []
+    )
+
+
+@pytest.mark.parametrize("value", ["true", "TRUE", "tRue"])
+def test_switches_of_standard_output_count_in_any_case(value: str) -> None:
+    assert told(ENABLE_STDOUT_LOGS=value).stdout == ("logs",)
+    assert told(ENABLE_STDOUT_ALERTS=value).stdout == ("alerts",)
+    assert told(ENABLE_STDOUT_MSGS=value).stdout == ("messages",)
+    assert told(ENABLE_STDOUT_MSGS=value, RELAY_STDOUT="messages,logs").stdout == ("messages", "logs")
+    assert environment_warnings({"ENABLE_STDOUT_LOGS": value}) == []
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "false", "off", " true", ""])
+def test_standard_output_is_switched_on_by_no_other_word(value: str) -> None:
+    environment = {"ENABLE_STDOUT_LOGS": value}
+    assert told(**environment).stdout == ()
+    warned = [f"ENABLE_STDOUT_LOGS={value} does not switch standard output on: accepted is true"]
+    assert environment_warnings(environment) == (warned if value in ("1", "yes") else [])
+
+
+def test_feeds_of_standard_output() -> None:
+    assert told(RELAY_STDOUT="logs, alerts,messages").stdout == ("logs", "alerts", "messages")
+    for wrong in ("all", "logs,logs", "Logs"):
+        with pytest.raises(SettingsError, match=r"RELAY_STDOUT: .* is wrong: accepted is logs, alerts or messages"):
+            told(RELAY_STDOUT=wrong)
+
+
+@pytest.mark.parametrize("prefix", ["ES", "OS"])
+@pytest.mark.parametrize(("one", "other"), [("USERNAME", "PASSWORD"), ("PASSWORD", "USERNAME")])
+def test_half_of_the_credentials_is_told_without_its_value(prefix: str, one: str, other: str) -> None:
+    environment = {f"{prefix}_{one}": "s3cret"}
+    assert environment_warnings(environment) == [
+        f"{prefix}_{one} is not used: accepted are {prefix}_USERNAME and {prefix}_PASSWORD, both or none"
+    ]
+    assert environment_warnings(environment | {f"{prefix}_{other}": "x"}) == []
+
+
+def test_settings_classes_share_no_name() -> None:
+    options = [option for kind in KINDS for option in fields(kind)]
+    for names in (
+        [option.name for option in options],
+        [option.metadata["flag"] for option in options],
+        [option.metadata["environment"] for option in options],
+    ):
+        assert len(set(names)) == len(names)
 
 
 def test_defaults_are_the_go_relays() -> None:
