@@ -33,6 +33,7 @@ class Stdout:
         self._writer = _fastpath.Writer(native, descriptor, sum(1 << feed for feed in chosen))
         self._losses = dict.fromkeys(map(feeds.NAMES.__getitem__, chosen), 0)
         self._failures = FailureLog()
+        self._failing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look: asyncio.TimerHandle | None = None
 
@@ -75,8 +76,22 @@ class Stdout:
         }
 
     def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._report_losses(self._writer.counters())
+        counted = self._writer.counters()
+        self._report_failing(counted)
+        self._report_losses(counted)
         self._look = loop.call_later(LOOK_SECONDS, self._look_again, loop)
+
+    def _report_failing(self, counted: dict[str, Any]) -> None:
+        """Log that the descriptor refuses lines for a reason that may pass, and that it takes them again."""
+        if counted["failing"]:
+            reason = os.strerror(counted["failing"])
+            if times := self._failures.count(reason, time.monotonic()):
+                self._failing = True
+                extra = log.fields(sink=NAME, reason=reason, times=times)
+                logger.warning("sink cannot take events, and is asked again", extra=extra)
+        elif self._failing:
+            self._failing = False
+            logger.info("sink takes events again", extra=log.fields(sink=NAME))
 
     def _report_losses(self, counted: dict[str, Any]) -> None:
         """Log that the journal overwrote events, for each feed at most once a minute."""

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -321,6 +322,31 @@ def test_a_file_is_as_good_as_a_pipe(tmp_path: Path) -> None:
         wait_sink(relay, sent=100, behind=0)
         assert relay.end() == 0
     assert (tmp_path / "out").read_bytes() == b"".join(expected(LOGS, events.events(LOGS, 100)))
+
+
+def test_a_full_disk_is_told_and_so_is_that_it_has_healed(tmp_path: Path) -> None:
+    """No file of the relay may be larger, and then it may. Whole lines, in order, none of them twice."""
+    sent = events.events(LOGS, 1000, size=1024)
+    lines = b"".join(expected(LOGS, sent))
+    size = len(lines) // 2 + 1
+    with (
+        Node() as node,
+        (tmp_path / "out").open("w") as output,
+        Relay("-stdout=logs", nodes=(node.port,), output=output) as relay,
+    ):
+        soft, hard = resource.prlimit(relay.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        assert (soft, hard) == (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        node.wait_open(LOGS)
+        node.send(LOGS, *sent)
+        told = relay.line("sink cannot take events, and is asked again")
+        assert (told["level"], told["reason"], told["times"]) == ("warn", "File too large", 1)
+        assert (tmp_path / "out").read_bytes() == lines[:size]
+        resource.prlimit(relay.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        relay.line("sink takes events again")
+        wait_sink(relay, sent=1000, lost=0, behind=0)
+        assert relay.end() == 0
+        assert len(relay.logged("sink cannot take events, and is asked again")) == 1
+    assert (tmp_path / "out").read_bytes() == lines
 
 
 # --- the end --------------------------------------------------------------------------------
