@@ -162,6 +162,24 @@ def test_when_to_come_again(text: str, least: float, most: float) -> None:
     assert least <= refused(http("503 Wait", Retry_After=text)).retry_after <= most
 
 
+def test_the_date_of_an_index_is_that_of_the_batch() -> None:
+    """So it is the same when a batch comes again on the other side of midnight."""
+
+    async def run() -> list[bytes]:
+        async def answer(_head: bytes, _body: bytes) -> tuple[bytes, bool]:
+            return http("200 OK", TAKEN), True
+
+        async with Answers(answer) as server:
+            sink = BulkSink(target(server.port, index="alerts-%Y.%m.%d-%j"), "boot")
+            last = datetime(2023, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+            for read_at in (last, last + timedelta(microseconds=1), last):
+                await within(sink.write(Batch(1, batch().lines, 3, read_at)))
+            await sink.close()
+            return [head.split(b"/")[1] for head, _ in server.requests]
+
+    assert asyncio.run(run()) == [b"alerts-2023.12.31-365", b"alerts-2024.01.01-001", b"alerts-2023.12.31-365"]
+
+
 def test_a_server_that_does_not_answer_has_its_time() -> None:
     async def run() -> None:
         async def never(_head: bytes, _body: bytes) -> tuple[bytes, bool]:
