@@ -23,10 +23,12 @@ class Answers:
 
     Args:
         answer: given the head and the body of a request.
+        where: the address to listen on.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, where: str = HOST) -> None:
         self._answer = answer
+        self._where = where
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -34,7 +36,7 @@ class Answers:
         self.requests: list[tuple[bytes, bytes]] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accepted, HOST, 0)
+        self._server = await asyncio.start_server(self._accepted, self._where, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

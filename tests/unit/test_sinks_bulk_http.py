@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import json
+import socket
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -206,6 +208,72 @@ def test_nobody_listens() -> None:
         await sink.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_name_is_looked_up(monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily) -> None:
+    where = "127.0.0.1" if family == socket.AF_INET else "::1"
+
+    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        assert host == "search.example"
+        return [(family, socket.SOCK_STREAM, 6, "", (where, port))]
+
+    async def run() -> None:
+        async def answer(_head: bytes, _body: bytes) -> tuple[bytes, bool]:
+            return http("200 OK", TAKEN), False
+
+        async with Answers(answer, where) as server:
+            sink = BulkSink(target(server.port, url=f"http://search.example:{server.port}"), "boot")
+            with monkeypatch.context() as patched:
+                patched.setattr(socket, "getaddrinfo", look_up)
+                assert await within(sink.write(batch())) == Written(3)
+            await sink.close()
+            assert b"\r\nHost: search.example:" in server.requests[0][0]
+
+    asyncio.run(run())
+
+
+def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        sink = BulkSink(target(1, url="http://search.invalid:9200"), "boot")
+        with pytest.raises(Unavailable) as error:
+            await within(sink.write(batch()))
+        assert error.value.reason == "no connection"
+        assert "search.invalid" in error.value.detail
+        await sink.close()
+
+    def look_up(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    asyncio.run(run())
+
+
+def test_a_name_server_that_does_not_answer_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, gate = threading.Event(), threading.Event()
+
+    def look_up(*_: object, **__: object) -> None:
+        asked.set()
+        gate.wait()
+        raise socket.gaierror(-3, "late")
+
+    async def run() -> None:
+        sink = BulkSink(target(1, url="http://search.example:9200", timeout=0.05, gzip=False), "boot")
+        with pytest.raises(Unavailable, match="no answer in time"):
+            await within(sink.write(batch()))
+        await sink.close()
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    # Ending a loop waits for its executor's threads.
+    ends = threading.Thread(target=lambda: asyncio.run(run()))
+    ends.start()
+    try:
+        ends.join(WAIT)
+        assert asked.is_set()
+        assert not ends.is_alive()
+    finally:
+        gate.set()
+        ends.join()
 
 
 def test_a_ca_file_that_cannot_be_read_is_read_again(tmp_path: Path) -> None:
