@@ -186,6 +186,9 @@ def _check_relay(contender: process.Contender, sample: Sample, sent: int, exact:
             f"{sent} events were sent, and the subscribers miss {sample.lost}; the relay says {delivered} delivered, "
             f"{lost} lost"
         )
+    for sink in found.get("sinks", []):
+        if sink["lost"]:
+            raise AssertionError(f"{sink['sink']} lost {sink['lost']} events")
     return replace(sample, lost=lost)
 
 
@@ -334,11 +337,11 @@ def further_subscribers(effort: Effort, subscribers: int = 8) -> Row:
     return row
 
 
-def many_subscribers_once(subscribers: int, rate: float, count: int) -> Sample:
+def many_subscribers_once(subscribers: int, rate: float, count: int, start: Start = relay.start) -> Sample:
     warm = int(rate / 5)
     with (
         sources.raw_nodes() as source,
-        relay.start(source.ports) as contender,
+        start(source.ports) as contender,
         _sink([Subscriber(contender.ports[0]) for _ in range(subscribers)]) as sink,
     ):
         sink.wait_answered()
@@ -360,6 +363,22 @@ def many_subscribers(effort: Effort, rate: float = 50_000.0) -> Row:
         },
         effort,
     )
+
+
+def printing(effort: Effort, rate: float = 50_000.0) -> Row:
+    """What standard output costs beside a subscriber, by event."""
+    count = effort.events(rate)
+    row = interleave(
+        "50,000 events/s, 1 subscriber and standard output",
+        {
+            "relay": lambda: many_subscribers_once(1, rate, count, relay.start_printing),
+            "relay, silent": lambda: many_subscribers_once(1, rate, count),
+        },
+        effort,
+    )
+    pairs = zip(row.samples["relay"], row.samples["relay, silent"], strict=True)
+    row.samples["stdout"] = [replace(a, cpu=a.cpu - b.cpu) for a, b in pairs]
+    return row
 
 
 def grpc_aio(effort: Effort) -> Row:
@@ -408,6 +427,7 @@ ROWS: dict[str, Callable[[Effort], Row]] = {
     "nodes": many_nodes,
     "further": further_subscribers,
     "subscribers": many_subscribers,
+    "stdout": printing,
     "aio": grpc_aio,
     "memory": memory,
 }

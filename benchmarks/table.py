@@ -104,6 +104,10 @@ TARGETS: dict[str, list[Target]] = {
         _lost("subscribers/8", "events lost by 8 subscribers", "8"),
         _lost("subscribers/32", "events lost by 32 subscribers", "32", None, 0),
     ],
+    "stdout": [
+        Target("stdout/cpu", "CPU a printed event", "us", ("stdout",), lambda row: row.cpu("stdout"), 2.0),
+        _lost("stdout/lost", "events lost", "relay"),
+    ],
     "aio": [
         Target(
             "aio/ratio", "CPU of grpc.aio against the relay", "x", ("relay", "grpc.aio"),

@@ -133,7 +133,10 @@ class Engine:
 
 @final
 class Cursor:
-    """A reader's place in a feed's journal, for use on any thread (one at a time).
+    """A reader's place in a feed's journal, for use on any thread, one at a time.
+
+    A call that would move it while another does raises RuntimeError; its properties may be read, and it may be closed,
+    at any time.
 
     A cursor made before the engine has any event starts at sequence 0; one that the journal has
     overtaken goes on at the oldest event held, and `lost` grows by exactly the difference.
@@ -181,15 +184,20 @@ class Cursor:
     @property
     def behind(self) -> int:
         """Events that the journal holds for this cursor to read."""
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leave the journal: at once, or when the call that another thread is in returns."""
 
 @final
 class Writer:
     """Writes the events of some feeds to a descriptor as JSON lines, in a native thread of its own.
 
-    It reads from sequence 0 of each feed, and encodes as `Cursor.read_json` does. A line is never cut, except where
-    the descriptor fails in the middle of one. A reader that is slow or has stopped delays nothing else: what is
-    overwritten before it was encoded counts as lost.
+    It reads from sequence 0 of each feed, and encodes as `Cursor.read_json` does. A reader that is slow or has stopped
+    delays nothing else: what is overwritten before it was encoded counts as lost.
+
+    Where the kernel refuses bytes for a reason that may pass (ENOSPC, EDQUOT, EFBIG, ENOMEM, ENOBUFS; of a file EIO)
+    they are offered again every second, from the very byte on, and `failing` says why. Any other errno ends the
+    writer. A line is cut only where that, or the end of the time to stop, comes in the middle of one; from a regular
+    file the cut line is taken back, unless somebody else has written behind it.
 
     Args:
         fd: a pipe, file, socket or terminal; duplicated, so the caller may close its own. Its O_NONBLOCK is left as it is.
@@ -206,7 +214,7 @@ class Writer:
         """An eventfd that is readable once the thread has ended: it was stopped, or could not write."""
     @property
     def ended(self) -> bool:
-        """Whether its thread has left the engine: `fileno` is readable then, or the thread hangs in a write."""
+        """Whether its thread has left the engine: `fileno` is readable then, or soon, or the thread hangs in a write."""
     def stop(self, seconds: float) -> int:
         """Write what the feeds hold now, for at most `seconds`, and end. Waits for that, without the GIL.
 
@@ -219,7 +227,9 @@ class Writer:
         `feeds` has by name (only those asked for) `read`, `written` (events whose last byte the kernel has
         accepted), `lost`, `buffered` and `behind` (events in the journal that were not read yet): at any time
         written + lost + buffered + behind is the feed's next sequence number. `bytes` and `writes` are what the kernel
-        has accepted, and in how many calls; `error` is the errno that ended the writing, 0 without. After an
+        has accepted, and in how many calls; `writing` tells whether it is in such a call, where only a terminal, file
+        or device can keep it; `failed` counts the calls that it refused for a reason that may pass, and `failing`
+        is that errno until it accepts again, 0 then. `error` is the errno that ended the writing, 0 without. After an
         error, all that was not written counts as lost.
         """
 

@@ -40,8 +40,8 @@ from relay.native.posix cimport (
 )
 from relay.native.reactor cimport reactor_free, reactor_init, reactor_run
 from relay.native.writer cimport (
-    WriterState, writer_attach, writer_counters, writer_free, writer_init, writer_run, writer_stop,
-    writer_unwritten, writer_wait,
+    WriterCount, WriterState, writer_attach, writer_count, writer_ended, writer_free, writer_init, writer_run,
+    writer_stop, writer_unwritten, writer_wait,
 )
 from relay.native.status cimport (
     EXCEPTION_BLOCKING, EXCEPTION_MEMORY, EXCEPTION_OS, EXCEPTION_VALUE, STATUS_COUNT, STATUS_OK,
@@ -681,6 +681,8 @@ cdef class Cursor:
     cdef Gap gaps[CURSOR_GAPS]
     cdef int gap_count
     cdef uint64_t floor        # losses before this sequence number are forgotten
+    cdef bint inside           # a call moves it, perhaps without the GIL
+    cdef bint closing          # when that call is over
 
     def __cinit__(self):
         memory_init(&self.memory)
@@ -739,50 +741,71 @@ cdef class Cursor:
         self.reader = NULL
 
     cdef Reader *live(self) except NULL:
-        if self.reader == NULL:
+        if self.reader == NULL or self.closing:
             raise RuntimeError("the cursor is closed")
         self.engine.live()
         return self.reader
 
-    def read(self, size_t max_bytes=262144):
+    cdef Reader *enter(self) except NULL:
+        """Until `leave` neither the engine nor the cursor goes away, and nobody else moves it."""
         cdef Reader *reader = self.live()
+        if self.inside:
+            raise RuntimeError("the cursor is in use on another thread")
+        self.inside = True
+        self.engine.busy += 1
+        return reader
+
+    cdef void leave(self) noexcept:
+        self.inside = False
+        if self.closing:
+            self.detach()
+        self.engine.busy -= 1
+
+    def read(self, size_t max_bytes=262144):
+        cdef bytes result
+        self.enter()
+        try:
+            while True:
+                result = self.frames(max_bytes)
+                if result is not None or self.wait():
+                    return result or b""
+        finally:
+            self.leave()
+
+    cdef bytes frames(self, size_t max_bytes):
+        """The next frames; None when there are none."""
+        cdef Reader *reader = self.reader
         cdef Feed *feed = &self.engine.reactor.feeds[reader.feed]
         cdef Segment *segment
         cdef const uint8_t *start = NULL
         cdef size_t size = 0
         cdef uint32_t frames
-        cdef bint nothing
         cdef bytes result
         cdef char *body
         cdef uint64_t sequence = reader.place.sequence
         cdef uint64_t lost = reader.place.lost
         eventfd_clear(reader.wake)
-        self.engine.busy += 1
+        with nogil:
+            segment = journal_pin(&feed.journal, &reader.place)
+        self.gap(sequence, reader.place.sequence, lost)
+        if segment == NULL:
+            return None
         try:
+            frames = place_take(&feed.journal, &reader.place, max_bytes, &start, &size)
+            if frames == 0:
+                frames = 1
+                size = place_frame_size(&reader.place)
+            result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
+            body = PyBytes_AS_STRING(result)
             with nogil:
-                segment = journal_pin(&feed.journal, &reader.place)
-            self.gap(sequence, reader.place.sequence, lost)
-            if segment == NULL:
-                nothing = self.wait()
-                return b"" if nothing else self.read(max_bytes)
-            try:
-                frames = place_take(&feed.journal, &reader.place, max_bytes, &start, &size)
-                if frames == 0:
-                    frames = 1
-                    size = place_frame_size(&reader.place)
-                result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
-                body = PyBytes_AS_STRING(result)
-                with nogil:
-                    memcpy(body, start, size)
-                    journal_lock(&feed.journal)
-                    place_advance(&reader.place, size, frames)
-                    journal_unlock(&feed.journal)
-            finally:
-                with nogil:
-                    journal_unpin(&feed.journal, segment)
-            return result
+                memcpy(body, start, size)
+                journal_lock(&feed.journal)
+                place_advance(&reader.place, size, frames)
+                journal_unlock(&feed.journal)
         finally:
-            self.engine.busy -= 1
+            with nogil:
+                journal_unpin(&feed.journal, segment)
+        return result
 
     cdef bint wait(self) noexcept:
         """Nothing was found: have `fileno` become readable when there is something. False when there is by now."""
@@ -813,8 +836,8 @@ cdef class Cursor:
         self.gap_count += 1
 
     def read_json(self, size_t max_bytes=1048576, *, uint64_t max_events=(1 << 63), str index=None):
-        cdef Reader *reader = self.live()
-        cdef Feed *feed = &self.engine.reactor.feeds[reader.feed]
+        cdef Reader *reader
+        cdef Feed *feed
         cdef JsonBatch batch
         cdef bytes action
         cdef uint64_t start, lost
@@ -831,7 +854,8 @@ cdef class Cursor:
             batch.action = <const uint8_t *> PyBytes_AS_STRING(action)
             # Without the quote behind it.
             batch.action_size = <size_t> PyBytes_GET_SIZE(action) - 1
-        self.engine.busy += 1
+        reader = self.enter()
+        feed = &self.engine.reactor.feeds[reader.feed]
         try:
             while True:
                 eventfd_clear(reader.wake)
@@ -856,12 +880,18 @@ cdef class Cursor:
         finally:
             if self.out.room > CURSOR_KEPT:
                 json_buffer_free(&self.out)
-            self.engine.busy -= 1
+            self.leave()
 
     def seek(self, uint64_t sequence):
-        cdef Reader *reader = self.live()
-        cdef Journal *journal = &self.engine.reactor.feeds[reader.feed].journal
-        cdef Place *place = &reader.place
+        self.enter()
+        try:
+            self.go_back(sequence)
+        finally:
+            self.leave()
+
+    cdef int go_back(self, uint64_t sequence) except -1:
+        cdef Journal *journal = &self.engine.reactor.feeds[self.reader.feed].journal
+        cdef Place *place = &self.reader.place
         cdef uint64_t lost = place.lost
         cdef int count = self.gap_count
         if sequence > place.sequence:
@@ -879,47 +909,52 @@ cdef class Cursor:
                 count += 1
                 break
         self.gap_count = count
-        self.engine.busy += 1
-        try:
-            with nogil:
-                journal_lock(journal)
-                place_seek(journal, place, sequence, lost)
-                journal_unlock(journal)
-            self.gap(sequence, place.sequence, lost)
-        finally:
-            self.engine.busy -= 1
+        with nogil:
+            journal_lock(journal)
+            place_seek(journal, place, sequence, lost)
+            journal_unlock(journal)
+        self.gap(sequence, place.sequence, lost)
+        return 0
 
     def fileno(self):
         return self.live().wake
 
+    cdef int look(self, uint64_t *sequence, uint64_t *lost, uint64_t *behind) except -1:
+        """Where it is, what was overwritten before it up to now, and what it has to read; another thread may move it."""
+        cdef Reader *reader = self.live()
+        cdef Journal *journal = &self.engine.reactor.feeds[reader.feed].journal
+        cdef uint64_t oldest
+        journal_lock(journal)
+        oldest = max(journal.first, reader.place.sequence)
+        sequence[0] = reader.place.sequence
+        lost[0] = reader.place.lost + oldest - reader.place.sequence
+        behind[0] = journal.next - oldest
+        journal_unlock(journal)
+        return 0
+
     @property
     def sequence(self):
-        return self.live().place.sequence
+        cdef uint64_t sequence, lost, behind
+        self.look(&sequence, &lost, &behind)
+        return sequence
 
     @property
     def lost(self):
-        cdef Reader *reader = self.live()
-        cdef Journal *journal = &self.engine.reactor.feeds[reader.feed].journal
-        cdef uint64_t lost
-        with nogil:
-            journal_lock(journal)
-            lost = reader.place.lost + max(journal.first, reader.place.sequence) - reader.place.sequence
-            journal_unlock(journal)
+        cdef uint64_t sequence, lost, behind
+        self.look(&sequence, &lost, &behind)
         return lost
 
     @property
     def behind(self):
-        cdef Reader *reader = self.live()
-        cdef Journal *journal = &self.engine.reactor.feeds[reader.feed].journal
-        cdef uint64_t behind
-        with nogil:
-            journal_lock(journal)
-            behind = journal.next - max(journal.first, reader.place.sequence)
-            journal_unlock(journal)
+        cdef uint64_t sequence, lost, behind
+        self.look(&sequence, &lost, &behind)
         return behind
 
     def close(self):
-        self.detach()
+        if self.inside:
+            self.closing = True
+        else:
+            self.detach()
 
 
 cdef class Writer:
@@ -971,7 +1006,7 @@ cdef class Writer:
     def start(self):
         self.made()
         self.engine.live()
-        if self.thread is not None or self.state.ended:
+        if self.thread is not None:
             raise RuntimeError("the writer was started before")
         self.engine.writers = [each for each in self.engine.writers if not each.ended]
         self.engine.writers.append(self)
@@ -987,7 +1022,7 @@ cdef class Writer:
 
     @property
     def ended(self):
-        return bool(self.made().ended)
+        return bool(writer_ended(self.made()))
 
     def fileno(self):
         return self.made().over
@@ -1007,32 +1042,40 @@ cdef class Writer:
 
     def counters(self):
         cdef WriterState *state = self.made()
-        cdef uint64_t next[FEEDS]
-        cdef uint64_t passed[FEEDS]
-        cdef uint64_t lost[FEEDS]
-        cdef uint64_t written[FEEDS]
-        cdef uint64_t sent, writes
-        cdef int error
+        cdef WriterCount count
         cdef bint engine_lives = not self.engine.closed
         self.engine.busy += 1
         with nogil:
-            writer_counters(state, engine_lives, next, passed, lost, written, &sent, &writes, &error)
+            writer_count(state, engine_lives, &count)
         self.engine.busy -= 1
         feeds = {}
         for i, name in enumerate(FEED_NAMES):
             if state.feeds[i].chosen:
-                read = passed[i] - lost[i]
-                if error:
-                    lost[i] = next[i] - written[i]
                 feeds[name] = {
-                    "read": read, "written": written[i], "lost": lost[i],
-                    "buffered": 0 if error else passed[i] - lost[i] - written[i],
-                    "behind": 0 if error else next[i] - passed[i],
+                    "read": count.passed[i] - count.lost[i],
+                    "written": count.written[i],
+                    "lost": count.next[i] - count.written[i] if count.error else count.lost[i],
+                    "buffered": 0 if count.error else count.passed[i] - count.lost[i] - count.written[i],
+                    "behind": 0 if count.error else count.next[i] - count.passed[i],
                 }
-        return {"feeds": feeds, "bytes": sent, "writes": writes, "error": error}
+        return {
+            "feeds": feeds, "bytes": count.bytes, "writes": count.writes, "writing": bool(count.writing),
+            "failed": count.failed, "failing": count.failing, "error": count.error,
+        }
+
+
+cdef Memory *memory_of(owner) except NULL:
+    if isinstance(owner, Cursor):
+        return &(<Cursor> owner).memory
+    if isinstance(owner, Writer):
+        return &(<Writer> owner).made().memory
+    return &(<Engine?> owner).live().memory
 
 
 if RELAY_DEBUGGING:
-    def _fail_allocation(Engine engine, count):
-        """For tests: let the `count`-th allocation of the engine from now on fail, once; 0 takes that back."""
-        memory_fail_at(&engine.live().memory, count)
+    def _fail_allocation(owner, count):
+        """For tests: let the `count`-th allocation of an engine, a cursor or a writer from now on fail, once.
+
+        0 takes that back.
+        """
+        memory_fail_at(memory_of(owner), count)

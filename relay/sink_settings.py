@@ -441,7 +441,7 @@ class SinkSettings:
         if OPENSEARCH in self.sink:
             self._check_search("os", "OpenSearch", given, insecure=self.os_allow_insecure_tls)
         for sink in self.sink:
-            if sink.startswith(FILE) and not Path(sink.removeprefix(FILE)).absolute().parent.is_dir():
+            if sink.startswith(FILE) and not _can_be_file(Path(sink.removeprefix(FILE))):
                 raise SettingsError(
                     f"{_place('sink', given)}: {sink!r} is wrong: accepted is a file in a folder that exists"
                 )
@@ -481,6 +481,11 @@ class SinkSettings:
         if OPENSEARCH in self.sink and self.os_allow_insecure_tls:
             told.append("OS_ALLOW_INSECURE_TLS=true: OpenSearch's certificate is not checked")
         return told
+
+
+def _can_be_file(path: Path) -> bool:
+    """Whether there is a regular file, or nothing yet in a folder that is there."""
+    return path.is_file() or (path.absolute().parent.is_dir() and not path.exists())
 
 
 def _place(name: str, given: Layer) -> str:

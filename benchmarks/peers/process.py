@@ -109,8 +109,9 @@ def program(
     stdin: int | None = subprocess.DEVNULL,
     environment: dict[str, str] | None = None,
     stop: signal.Signals = signal.SIGTERM,
+    stdout: int | None = None,
 ) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Run it with its output in a file of `folder`; end it, and wait for it, at the end."""
+    """Run it with its output in a file of `folder`, or `stdout` elsewhere; end it, and wait for it, at the end."""
     log = folder / "output"
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cpus or own)  # the child inherits it, and so do its threads
@@ -119,8 +120,8 @@ def program(
             process = subprocess.Popen(
                 argv,
                 stdin=stdin,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=output if stdout is None else stdout,
+                stderr=output,
                 text=True,
                 cwd=ROOT,
                 env=os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}),

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -29,13 +30,33 @@ def command() -> str:
 
 
 @contextlib.contextmanager
-def start(nodes: list[int], *flags: str) -> Iterator[process.Contender]:
+def start_printing(nodes: list[int]) -> Iterator[process.Contender]:
+    """With logs on standard output, which goes through a pipe to a reader that forgets them."""
+    end, write = os.pipe()
+    reader = subprocess.Popen(["cat"], stdin=end, stdout=subprocess.DEVNULL)
+    os.close(end)
+    try:
+        with start(nodes, "-stdout=logs", stdout=write) as contender:
+            os.close(write)
+            write = -1
+            yield contender
+    finally:
+        if write >= 0:
+            os.close(write)
+        reader.wait()
+
+
+@contextlib.contextmanager
+def start(nodes: list[int], *flags: str, stdout: int | None = None) -> Iterator[process.Contender]:
     port = process.free_ports()[0]
     listed = ",".join(f"127.0.0.1:{node}" for node in nodes)
     argv = [command(), f"--nodes={listed}", f"--gRPCPort={port}", "--bind=127.0.0.1", *flags]
     with (
         process.folder() as folder,
-        process.program(argv, cpus=process.contender_cpus(), folder=folder, environment=ALONE) as (child, log),
+        process.program(argv, cpus=process.contender_cpus(), folder=folder, environment=ALONE, stdout=stdout) as (
+            child,
+            log,
+        ),
     ):
         process.wait_listening(port, child, log)
         yield process.Contender("relay", [port], child, log)

@@ -10,6 +10,10 @@ O_NONBLOCK, which belongs to all of them, is never set. Instead, by what the des
 - terminal: small writes after poll().
 - file, and anything else: whole writes. A disk that hangs makes them hang.
 
+Errors that may pass (a full disk, for one) are counted, and the same bytes are offered again every second: a line that
+was cut there is whole once it heals. If the end comes first, the part of it is taken back from a regular file, if
+nobody has written behind it. Any other error ends the writer.
+
 A write that hangs leaves its thread behind at `stop`: the thread is out of the engine before it writes, and does not
 enter again. One lock guards what both sides see; a journal's lock may be taken while it is held, never the other way.
 """
@@ -76,8 +80,31 @@ cdef extern from *:
     #define RWF_NOWAIT 8
     #endif
     static inline int relay_writer_again(int code) { return code == EAGAIN || code == EWOULDBLOCK; }
+    /* A full disk, quota or file, memory; of a file also a device or server that fails for a while. */
+    static inline int relay_writer_passing(int kind, int code) {
+        return code == ENOSPC || code == EDQUOT || code == EFBIG || code == ENOMEM || code == ENOBUFS
+            || (code == EIO && kind == WRITER_FILE);
+    }
     static inline int relay_writer_unknown(int code) {
         return code == EOPNOTSUPP || code == ENOSYS || code == EINVAL || code == EPERM;
+    }
+
+    /* Take back the last bytes of a regular file, unless somebody else has written behind them; whether it could. */
+    static inline int relay_writer_take_back(int fd, size_t size) {
+        struct stat about;
+        const off_t at = lseek(fd, 0, SEEK_CUR);
+        if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode) || about.st_size != at || at < (off_t)size) return 0;
+        if (ftruncate(fd, at - (off_t)size) != 0) return 0;
+        /* Who shares the descriptor goes on there. */
+        lseek(fd, at - (off_t)size, SEEK_SET);
+        return 1;
+    }
+
+    /* How many of the bytes belong to a line that is not whole. */
+    static inline size_t relay_writer_cut(const uint8_t *data, size_t size) {
+        size_t cut = 0;
+        while (cut < size && data[size - cut - 1] != '\\n') cut++;
+        return cut;
     }
 
     static inline size_t relay_writer_lines(const uint8_t *data, size_t size) {
@@ -105,7 +132,10 @@ cdef extern from *:
     void relay_writer_no_sigpipe() noexcept nogil
     int relay_writer_poll(int fd, int events, int wake, int milliseconds, int *woken) noexcept nogil
     bint relay_writer_again(int code) noexcept nogil
+    bint relay_writer_passing(int kind, int code) noexcept nogil
     bint relay_writer_unknown(int code) noexcept nogil
+    bint relay_writer_take_back(int fd, size_t size) noexcept nogil
+    size_t relay_writer_cut(const uint8_t *data, size_t size) noexcept nogil
     size_t relay_writer_lines(const uint8_t *data, size_t size) noexcept nogil
     ssize_t pwritev2(int fd, const iovec *pieces, int count, long long offset, int flags) noexcept nogil
 
@@ -115,7 +145,9 @@ cdef enum:
     WRITER_TERMINAL_BYTES = 256
     WRITER_RUNS = 64           # stretches of one feed in the buffer
     WRITER_GATHER = 2          # ms that the first event after a rest waits for others: a wake-up costs more
-    WRITER_LOOK = 1000         # ms after which a writer that cannot write looks what it has lost
+    WRITER_LOOK = 1000         # ms after which a writer that cannot write looks what it has lost, and tries again
+    WRITER_GRACE = 100         # ms behind the deadline in which a system call that does not hang returns
+    WRITER_KEPT = 1048576      # bytes of the buffer that are kept, after an event that needed more
 
 
 # Lines of one feed that lie together in the buffer.
@@ -130,6 +162,19 @@ cdef struct WriterFeed:
     uint64_t stop_at           # once stopping
     uint64_t next              # the feed's, when it was last looked at
     uint64_t written
+
+# What writer_count tells; the first four by feed.
+cdef struct WriterCount:
+    uint64_t next[FEEDS]       # the feed's
+    uint64_t passed[FEEDS]
+    uint64_t lost[FEEDS]
+    uint64_t written[FEEDS]
+    uint64_t bytes
+    uint64_t writes
+    uint64_t failed
+    bint writing
+    int failing
+    int error
 
 cdef struct WriterState:
     pthread_mutex_t lock
@@ -152,8 +197,10 @@ cdef struct WriterState:
     uint64_t deadline
     bint writing               # in a system call that may hang
     bint abandoned             # left behind in it
-    bint ended
-    int error
+    bint ended                 # out of the engine
+    int failing                # the errno of the last write, if it may pass
+    uint64_t failed            # writes that failed so
+    int error                  # that ended it
     uint64_t bytes
     uint64_t writes
 
@@ -239,6 +286,8 @@ cdef inline bint _writer_fill(WriterState *writer) noexcept nogil:
     cdef Feed *feed
     cdef int idle = 0
     cdef int number
+    if writer.out.room > WRITER_KEPT:
+        json_buffer_free(&writer.out)
     writer.out.used = 0
     writer.sent = 0
     writer.run = 0
@@ -328,9 +377,11 @@ cdef inline void _writer_look(WriterState *writer) noexcept nogil:
             journal_unlock(journal)
 
 
-cdef inline void _writer_wait_writable(WriterState *writer) noexcept nogil:
+cdef inline void _writer_wait_writable(WriterState *writer, bint failing) noexcept nogil:
+    """Wait until it takes more, as poll() has it; one that is failing is not asked."""
+    cdef int fd = -1 if failing else writer.fd
     cdef int woken
-    if relay_writer_poll(writer.fd, POLLOUT, writer.wake, _writer_timeout(writer, WRITER_LOOK), &woken) == 0:
+    if relay_writer_poll(fd, POLLOUT, writer.wake, _writer_timeout(writer, WRITER_LOOK), &woken) == 0:
         _writer_look(writer)
     if woken:
         eventfd_clear(writer.wake)
@@ -341,6 +392,8 @@ cdef inline bint _writer_rest(WriterState *writer) noexcept nogil:
     cdef Journal *journal
     cdef int woken, said, number
     cdef bint rest = True
+    # What is no end of something says nothing there, or always the same.
+    cdef int fd = -1 if writer.kind == WRITER_FILE else writer.fd
     for number in range(FEEDS):
         if not writer.feeds[number].chosen:
             continue
@@ -356,13 +409,13 @@ cdef inline bint _writer_rest(WriterState *writer) noexcept nogil:
         # There is one, but no memory to encode it: try again a little later.
         said = relay_writer_poll(-1, 0, writer.wake, _writer_timeout(writer, WRITER_GATHER), &woken)
     else:
-        said = relay_writer_poll(writer.fd, 0, writer.wake, _writer_timeout(writer, -1), &woken)
+        said = relay_writer_poll(fd, 0, writer.wake, _writer_timeout(writer, -1), &woken)
         if said == 0 and woken:
             eventfd_clear(writer.wake)
             relay_writer_poll(-1, 0, writer.wake, _writer_timeout(writer, WRITER_GATHER), &woken)
     if woken:
         eventfd_clear(writer.wake)
-    return not (said & (POLLERR | POLLHUP | POLLNVAL) and writer.kind in (WRITER_PIPE, WRITER_SOCKET))
+    return not said & (POLLERR | POLLHUP | POLLNVAL)
 
 
 cdef inline bint _writer_push(WriterState *writer) noexcept nogil:
@@ -370,9 +423,10 @@ cdef inline bint _writer_push(WriterState *writer) noexcept nogil:
     cdef ssize_t done
     cdef int code
     cdef int woken
+    cdef bint failing
     if (writer.kind == WRITER_PIPE and not writer.nowait) or writer.kind == WRITER_TERMINAL:
         if relay_writer_poll(writer.fd, POLLOUT, writer.wake, 0, &woken) == 0:
-            _writer_wait_writable(writer)
+            _writer_wait_writable(writer, False)
             return True
     pthread_mutex_lock(&writer.lock)
     if writer.abandoned:
@@ -387,12 +441,19 @@ cdef inline bint _writer_push(WriterState *writer) noexcept nogil:
         return False
     if done >= 0:
         _writer_settle(writer, <size_t> done)
-    elif code != EINTR and not relay_writer_again(code):
+        writer.failing = 0
+    elif relay_writer_passing(writer.kind, code):
+        writer.failing = code
+        writer.failed += 1
+    elif relay_writer_again(code):
+        writer.failing = 0
+    elif code != EINTR:
         writer.error = code
         return False
+    failing = writer.failing != 0
     pthread_mutex_unlock(&writer.lock)
     if done < 0 and code != EINTR:
-        _writer_wait_writable(writer)
+        _writer_wait_writable(writer, failing)
     return True
 
 
@@ -422,6 +483,9 @@ cdef inline bint _writer_done(WriterState *writer) noexcept nogil:
 
 cdef inline void writer_run(WriterState *writer) noexcept nogil:
     """The thread's whole life."""
+    cdef size_t cut
+    cdef int fd
+    cdef bint left_behind
     relay_writer_no_sigpipe()
     while True:
         if _writer_due(writer):
@@ -437,12 +501,20 @@ cdef inline void writer_run(WriterState *writer) noexcept nogil:
         if not _writer_push(writer):
             break
     # The lock is held.
-    if not writer.abandoned:
+    left_behind = writer.abandoned
+    if not left_behind:
         _writer_end(writer)
-    # Now, and not when the last reference goes: who reads the other end waits for that.
-    close(writer.fd)
+    fd = writer.fd
     writer.fd = -1
     pthread_mutex_unlock(&writer.lock)
+    # What follows may hang as well.
+    cut = relay_writer_cut(writer.out.data, writer.sent)
+    if cut and not left_behind and relay_writer_take_back(fd, cut):
+        pthread_mutex_lock(&writer.lock)
+        writer.bytes -= cut
+        pthread_mutex_unlock(&writer.lock)
+    # Now, and not when the last reference goes: who reads the other end waits for that.
+    close(fd)
     eventfd_raise(writer.over)
 
 
@@ -466,26 +538,36 @@ cdef inline void writer_stop(WriterState *writer, uint64_t deadline) noexcept no
 
 
 cdef inline bint writer_wait(WriterState *writer, uint64_t deadline) noexcept nogil:
-    """Wait until the thread has ended; after the deadline leave it behind if it hangs in a write. Whether it ended."""
+    """Wait until the thread has ended; behind the deadline leave it where it hangs. Whether it ended."""
     cdef uint64_t now
     cdef int woken
-    cdef bint ended
+    cdef bint ended, late
     while True:
         now = monotonic()
+        late = now >= deadline
         relay_writer_poll(
-            -1, 0, writer.over, 10 if now >= deadline else <int> ((deadline - now) // 1000000 + 1), &woken)
+            -1, 0, writer.over, WRITER_GRACE if late else <int> ((deadline - now) // 1000000 + 1), &woken)
         if woken:
             return True
-        if monotonic() < deadline:
+        if not late:
             continue
         pthread_mutex_lock(&writer.lock)
         if writer.writing and not writer.abandoned:
             writer.abandoned = True
             _writer_end(writer)
-        ended = writer.abandoned
+        ended = writer.ended
         pthread_mutex_unlock(&writer.lock)
         if ended:
             return False
+
+
+cdef inline bint writer_ended(WriterState *writer) noexcept nogil:
+    """Whether the thread has left the engine."""
+    cdef bint ended
+    pthread_mutex_lock(&writer.lock)
+    ended = writer.ended
+    pthread_mutex_unlock(&writer.lock)
+    return ended
 
 
 cdef inline uint64_t writer_unwritten(WriterState *writer) noexcept nogil:
@@ -506,11 +588,8 @@ cdef inline uint64_t writer_unwritten(WriterState *writer) noexcept nogil:
     return total
 
 
-cdef inline void writer_counters(
-    WriterState *writer, bint engine_lives, uint64_t *next, uint64_t *passed, uint64_t *lost, uint64_t *written,
-    uint64_t *sent, uint64_t *writes, int *error
-) noexcept nogil:
-    """One snapshot, by feed. Of a writer that was stopped it is that of its end."""
+cdef inline void writer_count(WriterState *writer, bint engine_lives, WriterCount *count) noexcept nogil:
+    """One snapshot. Of a writer that was stopped it is that of its end."""
     cdef WriterFeed *feed
     cdef Journal *journal
     cdef int number
@@ -522,13 +601,16 @@ cdef inline void writer_counters(
             journal_lock(journal)
             if not writer.ended or writer.error:
                 feed.next = journal.next
-        passed[number] = feed.reader.place.sequence
-        lost[number] = feed.reader.place.lost
+        count.passed[number] = feed.reader.place.sequence
+        count.lost[number] = feed.reader.place.lost
         if journal != NULL:
             journal_unlock(journal)
-        next[number] = feed.next
-        written[number] = feed.written
-    sent[0] = writer.bytes
-    writes[0] = writer.writes
-    error[0] = writer.error
+        count.next[number] = feed.next
+        count.written[number] = feed.written
+    count.bytes = writer.bytes
+    count.writes = writer.writes
+    count.failed = writer.failed
+    count.writing = writer.writing
+    count.failing = writer.failing
+    count.error = writer.error
     pthread_mutex_unlock(&writer.lock)

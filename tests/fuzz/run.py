@@ -16,6 +16,8 @@ ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "fuzz"
 # The seed of a bounded run is fixed, so that it tells of the change and not of luck.
 SEED = 1 if os.environ.get("CI") else 0
+# The transcoder reads what the scanner reads.
+DICTIONARIES = {"json": "scan"}
 
 
 def environment() -> dict[str, str]:
@@ -55,7 +57,7 @@ def fuzz(target: str, seconds: int) -> bool:
     for folder in (corpus, found, seeds):
         folder.mkdir(parents=True, exist_ok=True)
     print(f"fuzz {target}: {seconds} s", flush=True)
-    dictionary = HERE / f"{target}.dict"
+    dictionary = HERE / f"{DICTIONARIES.get(target, target)}.dict"
     options = [
         *([f"-dict={dictionary}"] if dictionary.exists() else []),
         f"-artifact_prefix={found}/",

@@ -196,6 +196,27 @@ def of_enrichment() -> dict[str, bytes]:
     return made
 
 
+def of_json() -> dict[str, bytes]:
+    """Events that are printed in more ways than one, behind their feed's number."""
+    logs = {
+        "escapes": pb.Log(Result='"\\/<>&\u2028\u2029\b\f\n\r\t\0\x1b\x7f', Resource="\u2027\u202a\ufffd\U0010ffff"),
+        "numbers": pb.Log(Timestamp=-(2**63), HostPPID=-1, HostPID=2**31 - 1, PPID=-(2**31), PID=100, UID=99),
+        "empty": pb.Log(Owner=pb.Podowner(), ExecEvent=pb.ExecEvent(), EventData={"": ""}),
+        "map": pb.Log(EventData={str(i * 7 % 31): "v" * i for i in range(31)}),
+        "steps": pb.Log(Result="a" * 16, Resource="a" * 15 + "<", Data="a" * 17, Cwd="a" * 31 + "ü", TTY="a" * 64),
+    }
+    made = {name: b"\2" + log.SerializeToString() for name, log in logs.items()}
+    made["list"] = b"\1" + pb.Alert(ATags=["", "a", "<", "ü"]).SerializeToString()
+    key, value, other = b"\x0a\1k", b"\x12\1v", b"\x1b\x0a\1x\x1c"
+    entries = [key + value, value + key, key, value, b"", key + key + value, other + key + value, b"\x08\5" + value]
+    made["entries"] = b"\2" + b"".join(b"\x8a\2" + bytes([len(entry)]) + entry for entry in entries)
+    made["parts"] = b"\2" + b"".join(b"\xc2\1\3" + part for part in (b"\x0a\1a", b"\x12\1b", b"\x0a\1c"))
+    made["over-long"] = b"\2\xe0\x80\x80\0\x85" + b"\x80" * 8 + b"\0\x92\x81\x80\0\x81\x80\0x"
+    made["group"] = b"\2\xa3\6" + made["entries"][1:] + b"\xa4\6" + made["parts"][1:]
+    made["broken"] = made["map"].replace(b"vv", b"\xe2\x80") + made["escapes"][1:].replace(b"\xe2", b"\xf0")
+    return made
+
+
 def write(folder: Path) -> None:
     """A file for each seed, in a folder for each target."""
     # How each is served: the first byte, see engine.pxi.
@@ -217,6 +238,12 @@ def write(folder: Path) -> None:
     for name, text in of_enrichment().items():
         for size in (0, 90, 254):
             (enrich / f"{name}-{size}").write_bytes(bytes([size]) + text)
+    transcoded = folder / "json"
+    transcoded.mkdir(parents=True, exist_ok=True)
+    for name, text in of_json().items():
+        (transcoded / name).write_bytes(text)
+    for number, (feed, event) in enumerate(events()):
+        (transcoded / f"event-{number}").write_bytes(bytes([feed]) + event)
     scan = folder / "scan"
     scan.mkdir(parents=True, exist_ok=True)
     for number, (feed, event) in enumerate(events()):

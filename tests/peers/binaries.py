@@ -3,20 +3,22 @@
 `python -m tests.peers.binaries` builds all; tests use `path`, which builds what is out of date.
 """
 
-import os
-import shutil
-import subprocess
+import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-MODULE = Path(__file__).resolve().parent / "go"
+from . import go_structs
+from .go_tool import MODULE, ROOT, missing, run
+
+__all__ = ["BUILT", "ROOT", "missing", "path"]
+
 BUILT = ROOT / "build" / "peers"
-PACKAGES = {"node": "./node", "client": "./client", "h2spec": "github.com/summerwind/h2spec/cmd/h2spec"}
-
-
-def missing() -> str:
-    """Why the binaries cannot be built here, or "" when they can."""
-    return "" if shutil.which("go") else "Go is not installed"
+PACKAGES = {
+    "node": "./node",
+    "client": "./client",
+    "json": "./json",
+    "h2spec": "github.com/summerwind/h2spec/cmd/h2spec",
+}
+WITH_STRUCTS = ("json",)  # those that need the structs of KubeArmor's messages
 
 
 def path(name: str) -> Path:
@@ -26,22 +28,19 @@ def path(name: str) -> Path:
         RuntimeError: the build failed; the text is the compiler's.
     """
     binary = BUILT / name
-    newest = max(
-        source.stat().st_mtime for source in MODULE.rglob("*") if source.is_file() and source.name != "README.md"
-    )
+    sources = [source for source in MODULE.rglob("*") if source.is_file() and source.name != "README.md"]
+    if name in WITH_STRUCTS:
+        sources += go_structs.SOURCES
+    newest = max(source.stat().st_mtime for source in sources)
     if binary.exists() and binary.stat().st_mtime >= newest:
         return binary
     BUILT.mkdir(parents=True, exist_ok=True)
-    # Built beside and moved: another process that runs or builds the same binary never sees half of it.
-    beside = BUILT / f".{name}.{os.getpid()}"
-    command = ["go", "build", "-o", str(beside), PACKAGES[name]]
-    # Without C the binaries are static: what is preloaded into this process stays out of them.
-    environment = {**os.environ, "CGO_ENABLED": "0"}
-    environment.pop("LD_PRELOAD", None)
-    done = subprocess.run(command, cwd=MODULE, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} in {MODULE}:\n{done.stderr}")
-    beside.replace(binary)
+    with tempfile.TemporaryDirectory(dir=BUILT, prefix=f".{name}.") as beside:
+        overlay = ["-overlay", str(go_structs.overlay(Path(beside)))] if name in WITH_STRUCTS else []
+        # Built beside and moved: another process that runs or builds the same binary never sees half of it.
+        made = Path(beside) / name
+        run(["go", "build", *overlay, "-o", str(made), PACKAGES[name]])
+        made.replace(binary)
     return binary
 
 

@@ -16,6 +16,12 @@ from typing import IO, Any, Self
 WAIT = 60.0  # a bound for what hangs; nothing that works takes so long
 PROGRAM = Path(sys.executable).parent / "relay"
 HOST = "127.0.0.1"
+# The relay with a deadline for its graceful end that no test waits for: what holds it up shows.
+PATIENT = (
+    sys.executable,
+    "-c",
+    "import sys, relay.app, relay.cli; relay.app.SHUTDOWN_SECONDS = 3600; sys.exit(relay.cli.main())",
+)
 
 Line = dict[str, Any]
 

@@ -15,19 +15,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from peers import events
 from peers.client import Subscriber, channel
-from peers.command import HOST, PROGRAM, WAIT, Command, Relay, environment, finished, free_port
+from peers.command import HOST, PATIENT, PROGRAM, WAIT, Command, Relay, environment, finished, free_port
 from peers.node import Node
 
 from relay import __version__
 
 MESSAGES, ALERTS, LOGS = events.FEEDS
-
-# The relay with a deadline for its graceful end that no test waits for: what holds it up shows.
-PATIENT = (
-    sys.executable,
-    "-c",
-    "import sys, relay.app, relay.cli; relay.app.SHUTDOWN_SECONDS = 3600; sys.exit(relay.cli.main())",
-)
 
 
 @pytest.fixture

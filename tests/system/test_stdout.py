@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 from peers import events
 from peers.client import Subscriber, channel
-from peers.command import PROGRAM, WAIT, Command, Relay, environment
+from peers.command import PATIENT, PROGRAM, WAIT, Command, Relay, environment
 from peers.engine import Engine
 from peers.events import ALERTS, FEEDS, LOGS, MESSAGES, NAMES
 from peers.node import Node
@@ -26,6 +26,7 @@ from relay import kubearmor_pb2 as pb
 
 pytestmark = pytest.mark.system
 
+DOCS = "".join(page.read_text(encoding="utf-8") for page in (Path(__file__).parents[2] / "docs").glob("sinks*.md"))
 ALL = "-stdout=logs,alerts,messages"
 FEW = ("-journal-bytes=7MiB", "-max-event-bytes=1MiB")  # room for about 5 MiB of logs
 
@@ -88,9 +89,9 @@ class Output:
 
 
 @contextlib.contextmanager
-def printing(*arguments: str, node: int, **variables: str) -> Iterator[tuple[Relay, Output]]:
+def printing(*arguments: str, node: int, **keywords: Any) -> Iterator[tuple[Relay, Output]]:
     """A relay whose standard output is read."""
-    with Output() as output, Relay(*arguments, nodes=(node,), output=output.file, **variables) as relay:
+    with Output() as output, Relay(*arguments, nodes=(node,), output=output.file, **keywords) as relay:
         output.begin()
         yield relay, output
 
@@ -136,7 +137,9 @@ def test_every_event_is_a_line_of_its_feed_and_nothing_else_is_printed() -> None
             node.wait_open(feed)
             node.send(feed, *sent[feed])
         output.wait(1500)
-        assert wait_sink(relay, sent=1500, lost=0, behind=0, read=1500)["feeds"] == list(NAMES)
+        counted = wait_sink(relay, sent=1500, lost=0, behind=0, read=1500)
+        assert counted["feeds"] == list(NAMES)
+        assert {name for name in counted if f"`{name}`" not in DOCS} == set()
         assert relay.end() == 0
         lines = output.rest()
     wanted = {feed: expected(feed, sent[feed]) for feed in FEEDS}
@@ -357,7 +360,7 @@ def test_a_reader_that_never_reads_holds_up_the_end_for_its_deadline_only() -> N
 
 
 def test_a_second_signal_does_not_wait_for_the_reader() -> None:
-    with Node() as node, printing("-stdout=logs", node=node.port) as (relay, output):
+    with Node() as node, printing("-stdout=logs", node=node.port, program=PATIENT) as (relay, output):
         node.wait_open(LOGS)
         output.pause()
         node.send(LOGS, *events.events(LOGS, 3000, size=1024))

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+LONGEST = 5  # bytes of a tag and of a length
+TAGS = 2**32  # there is none from this one on
+
 
 def varint(data: bytes, longest: int = 10) -> tuple[int, int] | None:
     """(value, size) of the varint at the start of data, of at most `longest` bytes and 64 bits."""
@@ -49,17 +52,17 @@ class Reader:
         return None if self.varint() is None else True
 
     def tag(self) -> tuple[int, int] | None:
-        found = varint(self.data, longest=5)
+        found = varint(self.data, LONGEST)
         if found is None:
             return None
         value, size = found
-        if not 8 <= value < 2**32:
+        if not 8 <= value < TAGS:
             return None
         self.take(size)
         return value >> 3, value & 7
 
     def bytes(self) -> bytes | None:
-        found = varint(self.data, longest=5)
+        found = varint(self.data, LONGEST)
         if found is None:
             return None
         value, size = found

@@ -1,9 +1,11 @@
 """Cursor.read_json and Cursor.seek: batches of lines, and every event counted once."""
 
+import itertools
 import json
 import random
 import select
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -252,3 +254,178 @@ def test_any_way_of_reading(tight: Feed, seed: int) -> None:
     assert "lost" in fates
     assert "read" in fates
     cursor.close()
+
+
+# What is not meant ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "index", ["", "\0", "\n", '"}}\n{"delete":{}}', "\\", "\ud800", "\U0001f600", "\u2028", "x" * 100_000]
+)
+def test_any_index(feed: Feed, index: str) -> None:
+    feed.number(2)
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    data, _, count = cursor.read_json(index=index) or (b"", 0, 0)
+    lines = [json.loads(line) for line in data.splitlines()]
+    assert count == 2
+    assert lines[::2] == [{"index": {"_id": f"{index}{number}"}} for number in (0, 1)]
+    cursor.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**63, 2**64 - 1])
+def test_any_size_of_a_batch(feed: Feed, size: int) -> None:
+    feed.number(3)
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    assert check(cursor.read_json(size, max_events=2**64 - 1)) == range(1 if size < 2 else 3)
+    for wrong in (-1, 2**64):
+        with pytest.raises(OverflowError):
+            cursor.read_json(wrong)
+        with pytest.raises(OverflowError):
+            cursor.read_json(max_events=wrong)
+        with pytest.raises(OverflowError):
+            cursor.seek(wrong)
+    cursor.close()
+
+
+def large(feed: Feed) -> pb.Log:
+    """Hold an event of 4 MiB that prints as six times that, and a small one behind it."""
+    log = pb.Log(Result="\1" * ((4 << 20) - 100))
+    feed.hold(log)
+    feed.hold(pb.Log(PID=2))
+    return log
+
+
+def test_an_event_that_prints_six_times_its_size() -> None:
+    feed = Feed(journal_bytes=64 << 20)
+    log = large(feed)
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    data, first, count = cursor.read_json(max_bytes=1) or (b"", 0, 0)
+    assert (first, count) == (0, 1)
+    assert data == oracle_json.printed(log) + b"\n"
+    assert cursor.read_json() == (b'{"PPID":0,"PID":2,"UID":0}\n', 1, 1)
+    cursor.seek(0)
+    assert (cursor.read_json(1 << 30) or (b"", 0, 0))[1:] == (0, 2)
+    cursor.close()
+    feed.native.close()
+
+
+def test_a_cursor_is_for_one_thread_at_a_time() -> None:
+    """The others are told so; what was read was read once."""
+    feed = Feed(journal_bytes=64 << 20)
+    large(feed)
+    feed.number(5000)
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    batches: list[tuple[bytes, int, int]] = []
+    refused = []
+    begin = threading.Barrier(4)
+
+    def read() -> None:
+        begin.wait()
+        while True:
+            try:
+                batch = cursor.read_json(2000)
+            except RuntimeError as error:
+                refused.append(str(error))
+                continue
+            if batch is None:
+                return
+            batches.append(batch)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(refused) <= {"the cursor is in use on another thread"}
+    held = sorted((first, count) for _, first, count in batches)
+    assert [first for first, _ in held] == [0, *itertools.accumulate(count for _, count in held)][:-1]
+    assert (cursor.sequence, cursor.lost) == (5002, 0)
+    cursor.close()
+    feed.native.close()
+
+
+@pytest.mark.parametrize("what", ["cursor", "engine"])
+def test_closing_while_another_thread_reads(what: str) -> None:
+    """The one that is read comes whole, and the next is refused."""
+    feed = Feed(journal_bytes=64 << 20)
+    for _ in range(4):
+        large(feed)
+    cursor = _fastpath.Cursor(feed.native, LOGS)
+    read: list[int] = []
+    begun = threading.Event()
+    told: list[str] = []
+
+    def run() -> None:
+        try:
+            while (batch := cursor.read_json(max_events=1)) is not None:
+                read.append(batch[1])
+                begun.set()
+        except RuntimeError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    begun.wait()
+    if what == "cursor":
+        cursor.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            cursor.read_json()
+        cursor.close()
+    feed.native.close()
+    thread.join()
+    assert read == list(range(len(read)))
+    assert len(read) == 8 or told[0].endswith("is closed")
+    cursor.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_seeking_while_events_are_overwritten(tight: Feed, seed: int) -> None:
+    """What was passed is read or lost, whatever the reactor does between two calls, and during one."""
+    chance = random.Random(seed)
+    cursor = _fastpath.Cursor(tight.native, LOGS)
+    publisher = threading.Thread(target=tight.number, args=(20_000, 40))
+    publisher.start()
+    fates: list[str] = []  # by sequence number: read or lost
+    while len(fates) < 20_000:
+        batch = cursor.read_json(chance.randrange(1, 20_000), max_events=chance.randrange(1, 300))
+        if batch is not None:
+            fates += ["lost"] * (batch[1] - len(fates))
+            fates += ["read"] * len(check(batch))
+        fates += ["lost"] * (cursor.sequence - len(fates))
+        assert (cursor.sequence, cursor.lost) == (len(fates), fates.count("lost"))
+        if publisher.is_alive() and chance.random() < 0.5:
+            to = chance.randrange(max(0, len(fates) - 100), len(fates) + 1)
+            cursor.seek(to)
+            del fates[to:]
+            fates += ["lost"] * (cursor.sequence - to)
+            assert cursor.lost == fates.count("lost")
+    publisher.join()
+    assert cursor.read_json() is None
+    cursor.close()
+
+
+# Memory, in builds that can make an allocation fail --------------------------------------------------
+
+fail_allocation: Callable[[Any, int], None] | None = getattr(_fastpath, "_fail_allocation", None)
+failing = pytest.mark.skipif(fail_allocation is None, reason="this build cannot make an allocation fail")
+
+
+@failing
+def test_memory_that_runs_out_costs_no_event(feed: Feed) -> None:
+    assert fail_allocation is not None
+    feed.hold(pb.Log(Timestamp=1), pb.Log(Timestamp=2, EventData={str(i): "" for i in range(100)}))
+    failures = 0
+    for count in range(1, 8):
+        cursor = _fastpath.Cursor(feed.native, LOGS)
+        fail_allocation(cursor, count)
+        held: list[int] = []
+        while len(held) < 2:
+            try:
+                held += check(cursor.read_json())
+            except MemoryError:
+                failures += 1
+                assert cursor.sequence == len(held)
+        assert held == [0, 1]
+        assert (cursor.sequence, cursor.lost) == (2, 0)
+        cursor.close()
+    assert failures >= 1
