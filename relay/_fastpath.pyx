@@ -920,7 +920,7 @@ cdef class Cursor:
         return self.live().wake
 
     cdef int look(self, uint64_t *sequence, uint64_t *lost, uint64_t *behind) except -1:
-        """Where it is, what was overwritten before it up to now, and what it has to read; another thread may move it."""
+        """Where it is, and, up to now, what was overwritten before it could be read, and what it has to read."""
         cdef Reader *reader = self.live()
         cdef Journal *journal = &self.engine.reactor.feeds[reader.feed].journal
         cdef uint64_t oldest
