@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -172,7 +173,9 @@ def test_a_slow_or_dead_engine_changes_nothing_for_subscribers_and_nodes() -> No
     with contextlib.ExitStack() as stack:
         healthy = stack.enter_context(BulkServer())
         silent = stack.enter_context(BulkServer(answers=False))
-        urls = {"healthy": healthy.url, "silent": silent.url, "dead": f"http://{HOST}:{free_port()}"}
+        dead = stack.enter_context(socket.socket())  # nobody listens there
+        dead.bind((HOST, 0))
+        urls = {"healthy": healthy.url, "silent": silent.url, "dead": f"http://{HOST}:{dead.getsockname()[1]}"}
         rigs = {"none": Rig(stack)}
         rigs |= {name: Rig(stack, **ES | {"ES_URL": url, "RELAY_ES_BATCH_SECONDS": "1"}) for name, url in urls.items()}
         for number in range(ROUNDS):
