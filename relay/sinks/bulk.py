@@ -28,7 +28,7 @@ from relay.resolve import Resolver
 from relay.sinks.protocol import Batch, Rejected, Unavailable, Written
 
 CONNECT_SECONDS = 10.0
-KEEP_ALIVE_SECONDS = 60.0
+KEEP_ALIVE_SECONDS = 30.0  # load balancers drop an idle connection after a minute, some without a word
 # The most bytes of an answer: more than a page of a proxy, or errors about all documents that quote each of them.
 ANSWER_BYTES, ANSWER_BYTES_AN_EVENT, ANSWER_BYTES_A_BYTE = 1 << 20, 1 << 10, 4
 DETAIL_CHARACTERS = 300
