@@ -1,6 +1,7 @@
 """A server that reads requests, and answers with whatever bytes a test wants."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -62,6 +63,8 @@ class Answers:
         finally:
             self._tasks.discard(task)
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stays = True
