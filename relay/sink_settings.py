@@ -384,8 +384,7 @@ class SinkSettings:
         value="BYTES",
         environment="RELAY_OS_BATCH_BYTES",
         in_file=(int, str),
-        default=8 * MIB,
-        default_text="8MiB",
+        default=BATCH_BYTES,
         doc="Size of a request to OpenSearch, before compression.",
     )
     os_batch_events: int = setting(

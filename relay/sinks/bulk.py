@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import ssl
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,15 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from relay import feeds
 from relay.printable import printable
+from relay.resolve import Resolver
 from relay.sinks.protocol import Batch, Rejected, Unavailable, Written
 
 CONNECT_SECONDS = 10.0
-KEEP_ALIVE_SECONDS = 60.0
+KEEP_ALIVE_SECONDS = 30.0  # load balancers drop an idle connection after a minute, some without a word
 # The most bytes of an answer: more than a page of a proxy, or errors about all documents that quote each of them.
 ANSWER_BYTES, ANSWER_BYTES_AN_EVENT, ANSWER_BYTES_A_BYTE = 1 << 20, 1 << 10, 4
 DETAIL_CHARACTERS = 300
@@ -186,7 +189,9 @@ class BulkSink:
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             target = self._target
-            connector = aiohttp.TCPConnector(limit=target.in_flight, keepalive_timeout=KEEP_ALIVE_SECONDS)
+            connector = aiohttp.TCPConnector(
+                limit=target.in_flight, keepalive_timeout=KEEP_ALIVE_SECONDS, resolver=_Names()
+            )
             # The environment's proxies and netrc stay out of it, as with the Go relay.
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -196,6 +201,44 @@ class BulkSink:
                 trust_env=False,
             )
         return self._session
+
+
+class _Names(AbstractResolver):
+    """Names through the relay's resolver: the end of the process does not wait for its threads."""
+
+    def __init__(self) -> None:
+        self._resolver = Resolver(asyncio.get_running_loop())
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 - no family is preferred
+    ) -> list[ResolveResult]:
+        found: asyncio.Future[tuple[tuple[str, ...], str]] = asyncio.get_running_loop().create_future()
+
+        def done(addresses: tuple[str, ...], error: str) -> None:
+            if not found.done():  # else nobody waits any more
+                found.set_result((addresses, error))
+
+        self._resolver.resolve(host, port, done)
+        addresses, error = await found
+        if error:
+            raise OSError(error)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        """Its threads go with the process."""
 
 
 def tls_context(ca_cert_path: str, *, insecure: bool) -> ssl.SSLContext:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class FileSink:
         self.name = f"file:{destination.path}"
         self._to = destination
         self._file: int | None = None
-        self._size = 0
+        self._size = 0  # of whole lines
+        self._torn = False  # whether there may be more in it: part of a batch
         # A write that is given up goes on in its thread; its descriptor must not be another's by then.
         self._lock = threading.Lock()
 
@@ -69,23 +71,36 @@ class FileSink:
             raise Unavailable(f"{error.strerror or error}: {self._to.path}") from None
 
     def _open(self) -> int:
-        self._file = os.open(self._to.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        self._size = os.fstat(self._file).st_size
-        return self._file
+        # A pipe without a reader would keep this thread for ever, and with one it could not be put right.
+        file = os.open(self._to.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(file)
+            raise OSError("Not a regular file")
+        self._file = file
+        self._size = status.st_size
+        return file
 
     def _append(self, lines: bytes) -> None:
+        self._mend()
         if self._to.rotate_bytes and self._size and self._size + len(lines) > self._to.rotate_bytes:
             self._rotate()
         file = self._open() if self._file is None else self._file
         rest = memoryview(lines)
+        self._torn = True
         try:
             while rest:
                 rest = rest[os.write(file, rest) :]
         except OSError:
             # The disk is full: the batch comes again, so what was cut must not stay.
-            os.ftruncate(file, self._size)
+            self._mend()
             raise
+        self._torn = False
         self._size += len(lines)
+
+    def _mend(self) -> None:
+        if self._torn and self._file is not None:
+            os.ftruncate(self._file, self._size)
 
     def _rotate(self) -> None:
         path, keep = self._to.path, self._to.keep

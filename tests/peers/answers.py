@@ -1,6 +1,7 @@
 """A server that reads requests, and answers with whatever bytes a test wants."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -23,10 +24,12 @@ class Answers:
 
     Args:
         answer: given the head and the body of a request.
+        where: the address to listen on.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, where: str = HOST) -> None:
         self._answer = answer
+        self._where = where
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -34,7 +37,7 @@ class Answers:
         self.requests: list[tuple[bytes, bytes]] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accepted, HOST, 0)
+        self._server = await asyncio.start_server(self._accepted, self._where, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -60,6 +63,8 @@ class Answers:
         finally:
             self._tasks.discard(task)
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stays = True

@@ -10,6 +10,13 @@ from .closing import Closing
 from .command import HOST
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, address: object) -> None:
+        """A peer that has gone away is no news."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, address)  # type: ignore[arg-type]
+
+
 class BulkServer(Closing):
     """Counts the ids that it was given. Without `answers` it reads requests, and says nothing."""
 
@@ -43,7 +50,7 @@ class BulkServer(Closing):
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer((HOST, 0), Handler)
+        self._server = _Server((HOST, 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))

@@ -1,6 +1,7 @@
 """A way to a server that a test can cut, in the middle of a request too, or slow down."""
 
 import asyncio
+import contextlib
 from types import TracebackType
 from typing import Self
 
@@ -49,7 +50,7 @@ class Cutter:
             pass  # the test is over
         finally:
             self._connections.discard(task)
-            writer.transport.abort()
+            await _end(writer)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -66,7 +67,7 @@ class Cutter:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            inner_writer.transport.abort()
+            await _end(inner_writer)
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen = 0
@@ -87,3 +88,10 @@ class Cutter:
                 await asyncio.sleep(self.delay)
             writer.write(data)
             await writer.drain()
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    """Break a connection, and wait until the loop has forgotten it."""
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

@@ -1,7 +1,8 @@
 """Sinks of the relay as a user starts it: their settings, their counters, and what they cost everybody else."""
 
 import contextlib
-import json
+import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from peers import events
 from peers.bulk_server import BulkServer
 from peers.client import Subscriber, channel
-from peers.command import HOST, WAIT, Command, Relay, finished, free_port
+from peers.command import HOST, PATIENT, WAIT, Command, Relay, finished, free_port
 from peers.engine import Engine
 from peers.events import ALERTS, LOGS, MESSAGES
 from peers.node import Node
@@ -53,7 +54,6 @@ def wait_sinks(relay: Command, condition: Callable[[dict[str, Any]], bool]) -> l
         (["-es-batch-bytes=100MiB"], ES, "-es-batch-bytes"),
         (["-sink=kafka"], {}, "-sink"),
         (["-sink=opensearch,opensearch"], OS, "each sink once"),
-        (["-sink=file:/nowhere/events"], {}, "a folder that exists"),
     ],
 )
 def test_what_is_missing_or_wrong_ends_the_start(arguments: list[str], variables: dict[str, str], said: str) -> None:
@@ -68,44 +68,15 @@ def test_what_is_missing_or_wrong_ends_the_start(arguments: list[str], variables
 # --- at work ------------------------------------------------------------------------------
 
 
-def test_a_file_gets_every_event(tmp_path: Path) -> None:
-    path = tmp_path / "events"
-    with (
-        Node() as node,
-        Relay(
-            f"-sink=file:{path}", "-file-feeds=messages,logs", "-file-batch-seconds=0.1", nodes=(node.port,)
-        ) as relay,
-    ):
-        for feed in (MESSAGES, ALERTS, LOGS):
-            node.wait_open(feed)
-            node.send(feed, *events.events(feed, 100))
-        (counted,) = wait_sinks(relay, lambda now: now["sent"] == 200)
-        assert counted == {
-            "sink": f"file:{path}",
-            "feeds": ["messages", "logs"],
-            "read": 200,
-            "sent": 200,
-            "retried": 0,
-            "rejected": 0,
-            "lost": 0,
-            "behind": 0,
-        }
-        node.send(LOGS, *events.events(LOGS, 3, start=100))
-        while relay.counters()["feeds"]["logs"]["received"] < 103:
-            pass
-        assert relay.end() == 0
-    assert len([json.loads(line) for line in path.read_bytes().splitlines()]) == 203
-
-
 def test_each_engine_gets_its_feeds_and_ids_differ_from_start_to_start() -> None:
     with BulkServer() as elastic, BulkServer() as opensearch, Node() as node:
         variables = {**ES, **OS, "ES_URL": elastic.url, "OS_URL": opensearch.url + "/behind/a/path/"}
         for start in (1, 2):
-            with Relay(nodes=(node.port,), **variables) as relay:
+            with Relay(nodes=(node.port,), program=PATIENT, **variables) as relay:
                 for feed in (MESSAGES, ALERTS, LOGS):
                     node.wait_open(feed, start)
                     node.send(feed, *events.events(feed, 10))
-                while relay.counters()["feeds"]["logs"]["received"] < 10:
+                while any(feed["received"] < 10 for feed in relay.counters()["feeds"].values()):
                     pass
                 # A batch would wait for ten seconds; at the end it leaves.
                 assert relay.end() == 0
@@ -133,6 +104,35 @@ def test_an_engine_that_never_answers_holds_up_the_end_for_the_deadline_only() -
         assert (told["sink"], told["events"]) == ("elasticsearch", 10)
         (counted,) = relay.logged("counters")[-1]["sinks"]
         assert (counted["sent"], counted["lost"], counted["behind"]) == (0, 10, 0)
+
+
+@pytest.mark.parametrize("size", [800, 16_000, 400_000])
+def test_a_pod_of_128_mib_holds_a_relay_whose_engines_take_nothing(size: int) -> None:
+    """Batches of every feed under way and gathered, of both sinks, beside a journal that is full."""
+    with BulkServer(answers=False) as silent, Engine(max_event_bytes=1 << 20) as node:
+        variables = {**ES, **OS, "ES_URL": silent.url, "OS_URL": silent.url}
+        with Relay("-journal-bytes=32MiB", nodes=(node.port,), **variables) as relay:
+            node.wait_subscribers(3)
+            count = max(1, 400_000 // size)
+            frames = {feed: events.frames(events.events(feed, count, size)) for feed in (ALERTS, LOGS)}
+            end = time.monotonic() + WAIT
+            history: list[list[int]] = []
+            # Until the journal is full, and the sinks read no more for some time.
+            while len(history) < 200 or history[-200] != history[-1]:
+                assert time.monotonic() < end
+                for feed, data in frames.items():
+                    node.publish_frames(feed, data)
+                history.append([each["read"] for each in sinks(relay)])
+            counters = relay.counters()
+            assert counters["feeds"]["logs"]["first"] > 0
+            assert all(each["lost"] and each["behind"] and not each["sent"] for each in counters["sinks"])
+            # What it has had at most, files that it shares with others included.
+            status = Path(f"/proc/{relay.pid}/status").read_text()
+            (most,) = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")]
+            assert most < 128 * 1024
+            relay.send(signal.SIGTERM)
+            relay.line("ending")
+            assert relay.end() == 128 + signal.SIGTERM
 
 
 # --- nobody else's business -----------------------------------------------------------------
@@ -173,7 +173,9 @@ def test_a_slow_or_dead_engine_changes_nothing_for_subscribers_and_nodes() -> No
     with contextlib.ExitStack() as stack:
         healthy = stack.enter_context(BulkServer())
         silent = stack.enter_context(BulkServer(answers=False))
-        urls = {"healthy": healthy.url, "silent": silent.url, "dead": f"http://{HOST}:{free_port()}"}
+        dead = stack.enter_context(socket.socket())  # nobody listens there
+        dead.bind((HOST, 0))
+        urls = {"healthy": healthy.url, "silent": silent.url, "dead": f"http://{HOST}:{dead.getsockname()[1]}"}
         rigs = {"none": Rig(stack)}
         rigs |= {name: Rig(stack, **ES | {"ES_URL": url, "RELAY_ES_BATCH_SECONDS": "1"}) for name, url in urls.items()}
         for number in range(ROUNDS):

@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import json
+import socket
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -162,6 +164,24 @@ def test_when_to_come_again(text: str, least: float, most: float) -> None:
     assert least <= refused(http("503 Wait", Retry_After=text)).retry_after <= most
 
 
+def test_the_date_of_an_index_is_that_of_the_batch() -> None:
+    """So it is the same when a batch comes again on the other side of midnight."""
+
+    async def run() -> list[bytes]:
+        async def answer(_head: bytes, _body: bytes) -> tuple[bytes, bool]:
+            return http("200 OK", TAKEN), True
+
+        async with Answers(answer) as server:
+            sink = BulkSink(target(server.port, index="alerts-%Y.%m.%d-%j"), "boot")
+            last = datetime(2023, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+            for read_at in (last, last + timedelta(microseconds=1), last):
+                await within(sink.write(Batch(1, batch().lines, 3, read_at)))
+            await sink.close()
+            return [head.split(b"/")[1] for head, _ in server.requests]
+
+    assert asyncio.run(run()) == [b"alerts-2023.12.31-365", b"alerts-2024.01.01-001", b"alerts-2023.12.31-365"]
+
+
 def test_a_server_that_does_not_answer_has_its_time() -> None:
     async def run() -> None:
         async def never(_head: bytes, _body: bytes) -> tuple[bytes, bool]:
@@ -178,16 +198,82 @@ def test_a_server_that_does_not_answer_has_its_time() -> None:
 
 
 def test_nobody_listens() -> None:
-    async def run() -> None:
-        async with Answers(lambda _head, _body: asyncio.sleep(0, (b"", False))) as server:
-            port = server.port
+    async def run(port: int) -> None:
         sink = BulkSink(target(port), "boot")
         with pytest.raises(Unavailable) as error:
             await within(sink.write(batch()))
         assert error.value.reason == "no connection"
         await sink.close()
 
+    with socket.socket() as taken:  # by nobody who listens
+        taken.bind(("127.0.0.1", 0))
+        asyncio.run(run(taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_name_is_looked_up(monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily) -> None:
+    where = "127.0.0.1" if family == socket.AF_INET else "::1"
+
+    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        assert host == "search.example"
+        return [(family, socket.SOCK_STREAM, 6, "", (where, port))]
+
+    async def run() -> None:
+        async def answer(_head: bytes, _body: bytes) -> tuple[bytes, bool]:
+            return http("200 OK", TAKEN), False
+
+        async with Answers(answer, where) as server:
+            sink = BulkSink(target(server.port, url=f"http://search.example:{server.port}"), "boot")
+            with monkeypatch.context() as patched:
+                patched.setattr(socket, "getaddrinfo", look_up)
+                assert await within(sink.write(batch())) == Written(3)
+            await sink.close()
+            assert b"\r\nHost: search.example:" in server.requests[0][0]
+
     asyncio.run(run())
+
+
+def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        sink = BulkSink(target(1, url="http://search.invalid:9200"), "boot")
+        with pytest.raises(Unavailable) as error:
+            await within(sink.write(batch()))
+        assert error.value.reason == "no connection"
+        assert "search.invalid" in error.value.detail
+        await sink.close()
+
+    def look_up(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    asyncio.run(run())
+
+
+def test_a_name_server_that_does_not_answer_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, gate = threading.Event(), threading.Event()
+
+    def look_up(*_: object, **__: object) -> None:
+        asked.set()
+        gate.wait()
+        raise socket.gaierror(-3, "late")
+
+    async def run() -> None:
+        sink = BulkSink(target(1, url="http://search.example:9200", timeout=0.05, gzip=False), "boot")
+        with pytest.raises(Unavailable, match="no answer in time"):
+            await within(sink.write(batch()))
+        await sink.close()
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    # Ending a loop waits for its executor's threads.
+    ends = threading.Thread(target=lambda: asyncio.run(run()))
+    ends.start()
+    try:
+        ends.join(WAIT)
+        assert asked.wait(WAIT)
+        assert not ends.is_alive()
+    finally:
+        gate.set()
+        ends.join()
 
 
 def test_a_ca_file_that_cannot_be_read_is_read_again(tmp_path: Path) -> None:

@@ -94,6 +94,57 @@ def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path, monkeypatch: pytes
     assert path.read_bytes() == b"1\n22\n"
 
 
+def test_what_was_cut_is_taken_away_even_if_that_fails_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events"
+    real = os.write
+    room = 4
+
+    def full(file: int, data: memoryview) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(28, "No space left on device")
+        written = real(file, data[:room])
+        room -= written
+        return written
+
+    def broken(file: int, size: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    async def run() -> None:
+        nonlocal room
+        sink = FileSink(Destination(path, 0, 0, fsync=False))
+        await sink.open()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            await sink.write(batch(b"1\n"))
+            patched.setattr(os, "ftruncate", broken)
+            for _ in range(2):
+                with pytest.raises(Unavailable, match="Input/output error"):
+                    await sink.write(batch(b"22\n"))
+        assert path.read_bytes() == b"1\n22"
+        await sink.write(batch(b"22\n"))
+        await sink.close()
+
+    asyncio.run(run())
+    assert path.read_bytes() == b"1\n22\n"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    """Opening a pipe without a reader would never end, and nor would the relay."""
+    path = tmp_path / "events"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = Path(os.devnull)
+    with pytest.raises(Unavailable):
+        write(path, b"1\n")
+
+
 def test_no_folder_is_tried_again(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="No such file"):
         write(tmp_path / "none" / "events", b"1\n")

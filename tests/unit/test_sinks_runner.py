@@ -641,3 +641,60 @@ def test_each_event_is_settled_once_whatever_the_sink_answers(
         assert (counters["lost"], counters["behind"]) == (0, 0)
 
     asyncio.run(run())
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from([feeds.ALERTS, feeds.LOGS]), st.integers(0, 9), st.integers(0, 4), st.integers(0, 5)),
+    max_size=15,
+)
+
+
+@given(
+    outcomes=st.lists(st.sampled_from(["taken", "away", "half", "refused", "never"]), max_size=20),
+    steps=steps,
+    in_flight=st.integers(1, 3),
+)
+def test_the_counters_account_for_every_event_at_any_time(
+    outcomes: list[str], steps: list[tuple[int, int, int, int]], in_flight: int
+) -> None:
+    """Whatever was appended and overwritten when, and wherever the end finds the batches."""
+
+    async def run() -> None:
+        left = list(outcomes)
+
+        async def answer(batch: Batch) -> Written:
+            await asyncio.sleep(0)
+            outcome = left.pop() if left else "taken"
+            if outcome == "never":
+                await asyncio.Event().wait()
+            if outcome == "away":
+                raise Unavailable("away")
+            if outcome == "half" and batch.events > 1:
+                rest = b"".join(batch.lines.splitlines(keepends=True)[1:])
+                again = Batch(batch.feed, rest, batch.events - 1, batch.read_at)
+                return Written(1, again=again, why=Unavailable("busy"))
+            if outcome == "refused":
+                return Written(batch.events - 1, (Rejected("bad", 1),))
+            return Written(batch.events)
+
+        def check() -> None:
+            now = started.counters()
+            total = sum(len(journal.lines) for journal in started.journals.values())
+            assert now["sent"] + now["rejected"] + now["lost"] + now["behind"] == total
+            assert now["sent"] + now["rejected"] <= now["read"]
+
+        started = Started(Memory(answer, in_flight), wanted=(feeds.ALERTS, feeds.LOGS))
+        for feed, appended, overwritten, turns in steps:
+            journal = started.journals[feed]
+            journal.append(*numbered(appended, len(journal.lines)))
+            journal.overwrite(min(journal.oldest + overwritten, len(journal.lines)))
+            check()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+                check()
+        given_up = await started.runner.stop(0.001)
+        check()
+        assert started.counters()["behind"] == 0
+        assert given_up <= started.counters()["lost"]
+
+    asyncio.run(run())
