@@ -63,14 +63,17 @@ def other_variables(environment: Mapping[str, str]) -> dict[str, str]:
 def _row(loaded: Loaded, option: Field[Any], value: Any, environment: Mapping[str, str]) -> Row:
     about = option.metadata
     value, note = _value(loaded.settings, option.name, value, environment)
+    text = as_text(value) or '""'
+    if not note and about["parse"] is parse_size and as_size(value) != text:
+        note = as_size(value)
     given = loaded.given.get(option.name)
     return Row(
         flag=about["flag"],
         value=[str(part) for part in value] if isinstance(value, tuple) else value,
-        text=as_text(value) or '""',
+        text=text,
         source=given.source if given else Source.DEFAULT,
         origin=given.origin if given else Source.DEFAULT,
-        note=note or (as_size(value) if about["parse"] is parse_size else ""),
+        note=note,
         environment=about["environment"],
         reloadable=about["reload"],
     )

@@ -143,7 +143,7 @@ def test_json_has_values_as_they_are_and_where_they_come_from() -> None:
 def test_defaults_of_sinks_are_shown() -> None:
     shown = lines()
     assert shown["stdout"] == shown["sink"] == shown["es-url"] == ('""', "default")
-    assert shown["os-batch-bytes"] == ("8388608 (8MiB)", "default")
+    assert shown["os-batch-bytes"] == ("1000000", "default")
     assert shown["es-batch-seconds"] == ("10.0", "default")
 
 
