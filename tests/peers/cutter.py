@@ -2,61 +2,26 @@
 
 import asyncio
 import contextlib
-from types import TracebackType
-from typing import Self
 
 from .command import HOST
+from .port import Port
 
 CHUNK = 1 << 14
 
 
-class Cutter:
-    """A loopback port that leads to another. Lives in the running loop."""
+class Cutter(Port):
+    """A port that leads to another."""
 
     def __init__(self, inner: int) -> None:
+        super().__init__()
         self._inner = inner
-        self.port = 0
-        self.connections = 0
         self.cut_after = 0  # bytes of requests after which a connection breaks; 0 never
         self.cut_answers = 0  # how many answers are swallowed, with the connection, from now on
         self.delay = 0.0  # s before an answer's first byte
         self.delayed = 0
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accepted, HOST, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        connections = list(self._connections)
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            await self._join(reader, writer)
-        except asyncio.CancelledError:
-            pass  # the test is over
-        finally:
-            self._connections.discard(task)
-            await _end(writer)
-
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            inner_reader, inner_writer = await asyncio.open_connection(HOST, self._inner)
-        except OSError:
-            return
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection(HOST, self._inner)
         tasks = [
             asyncio.ensure_future(self._requests(reader, inner_writer)),
             asyncio.ensure_future(self._answers(inner_reader, writer)),
@@ -68,6 +33,7 @@ class Cutter:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await _end(inner_writer)
+            await _end(writer)
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen = 0
