@@ -380,6 +380,7 @@ def test_a_reader_that_never_reads_holds_up_the_end_for_its_deadline_only() -> N
         (told,) = relay.logged("sink ends before all events were sent")
         counted = relay.logged("counters")[-1]["sinks"][0]
         assert (told["sink"], told["events"]) == ("stdout", 3000 - counted["sent"])
+        assert (counted["lost"], counted["behind"]) == (told["events"], 0)
         # What it is in the middle of when the time is over is cut.
         lines = output.rest(cut=True)[: counted["sent"]]
         assert lines == expected(LOGS, events.events(LOGS, 3000, size=1024))[: counted["sent"]]
