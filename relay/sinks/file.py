@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from relay.sinks.detached import run_detached
 from relay.sinks.protocol import Batch, Unavailable, Written
 
 
@@ -59,14 +59,14 @@ class FileSink:
         await self._in_thread(self._close)
 
     async def _in_thread(self, work: Callable[[], object]) -> None:
-        """A disk may be slow, and the loop has other things to do."""
+        """A disk may be slow, or hang, and the loop has other things to do."""
 
         def locked() -> None:
             with self._lock:
                 work()
 
         try:
-            await asyncio.to_thread(locked)
+            await run_detached(locked)
         except OSError as error:
             raise Unavailable(f"{error.strerror or error}: {self._to.path}") from None
 
