@@ -354,7 +354,7 @@ def test_a_full_disk_is_told_and_so_is_that_it_has_healed(tmp_path: Path) -> Non
 
 def test_what_the_journal_holds_is_printed_at_the_end() -> None:
     sent = events.events(LOGS, 3000, size=1024)
-    with Node() as node, printing("-stdout=logs", node=node.port) as (relay, output):
+    with Node() as node, printing("-stdout=logs", node=node.port, program=PATIENT) as (relay, output):
         node.wait_open(LOGS)
         output.pause()
         node.send(LOGS, *sent)
