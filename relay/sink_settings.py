@@ -452,8 +452,8 @@ class SinkSettings:
         size: int = getattr(self, f"{prefix}_batch_bytes")
         for name, value in (("url", url.text), ("alerts_index", index)):
             if not value:
-                variable = f"{prefix}_{name}".upper()
-                raise SettingsError(f"{engine} is switched on, and {variable} is not set: it needs both")
+                variable, flag = f"{prefix}_{name}".upper(), flag_of(SinkSettings, f"{prefix}_{name}")
+                raise SettingsError(f"{engine} is switched on, and {variable} is not set, nor is -{flag}")
         for name, shown, check in (("url", str(url), url.parts), ("alerts_index", index, lambda: parse_index(index))):
             try:
                 check()
@@ -512,7 +512,7 @@ class Switch(NamedTuple):
 
     def seems_on(self, environment: Mapping[str, str]) -> bool:
         """Whether it is not on, and most likely was meant to be."""
-        return environment.get(self.name, "").lower() in MEANT_AS_TRUE and not self.is_on(environment)
+        return environment.get(self.name, "").strip().lower() in MEANT_AS_TRUE and not self.is_on(environment)
 
 
 # They stand in the environment alone, and their values are never shown.

@@ -170,7 +170,7 @@ class BulkSink:
             self._tls = None  # the file of the CA may have been replaced meanwhile
             raise Unavailable("TLS", _describe(error)) from None
         except aiohttp.ClientConnectorError as error:
-            raise Unavailable("no connection", _describe(error)) from None
+            raise Unavailable("no connection", _describe(error.os_error)) from None  # its own text speaks of TLS
         except TimeoutError:
             raise Unavailable("no answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:

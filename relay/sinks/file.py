@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from relay.sinks.detached import run_detached
 from relay.sinks.protocol import Batch, Unavailable, Written
 
 
@@ -59,30 +59,38 @@ class FileSink:
         await self._in_thread(self._close)
 
     async def _in_thread(self, work: Callable[[], object]) -> None:
-        """A disk may be slow, and the loop has other things to do."""
+        """A disk may be slow, or hang, and the loop has other things to do."""
 
         def locked() -> None:
             with self._lock:
                 work()
 
         try:
-            await asyncio.to_thread(locked)
+            await run_detached(locked)
         except OSError as error:
             raise Unavailable(f"{error.strerror or error}: {self._to.path}") from None
 
     def _open(self) -> int:
         # A pipe without a reader would keep this thread for ever, and with one it could not be put right.
-        file = os.open(self._to.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
+        file = os.open(self._to.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("Not a regular file")
+            size = status.st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                # A relay that was killed has left part of a line: the next one must not be glued to it.
+                size += os.write(file, b"\n")
+        except OSError:
             os.close(file)
-            raise OSError("Not a regular file")
+            raise
         self._file = file
-        self._size = status.st_size
+        self._size = size
         return file
 
     def _append(self, lines: bytes) -> None:
         self._mend()
+        self._look()
         if self._to.rotate_bytes and self._size and self._size + len(lines) > self._to.rotate_bytes:
             self._rotate()
         file = self._open() if self._file is None else self._file
@@ -101,6 +109,22 @@ class FileSink:
     def _mend(self) -> None:
         if self._torn and self._file is not None:
             os.ftruncate(self._file, self._size)
+            self._torn = False
+
+    def _look(self) -> None:
+        """Somebody else may have moved the file away, or cut it: what is written must be found under its name."""
+        if self._file is None:
+            return
+        status = os.fstat(self._file)
+        try:
+            is_there = os.path.samestat(status, self._to.path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if is_there:
+            self._size = status.st_size
+        else:
+            self._close()
+            self._size = 0
 
     def _rotate(self) -> None:
         path, keep = self._to.path, self._to.keep

@@ -113,7 +113,7 @@ class Sink(Protocol):
         """Every event of the feed before `sequence` is settled: taken, rejected or lost.
 
         Raises:
-            Unavailable: what was taken cannot be made to last; it is tried again with the next batch.
+            Unavailable: what was taken cannot be made to last; it is tried again, and later batches wait.
         """
 
     async def close(self) -> None:

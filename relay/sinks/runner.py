@@ -108,6 +108,7 @@ class Runner:
             if late:
                 self._task.cancel()
                 await asyncio.wait(late, timeout=CLOSE_SECONDS)
+        self._report_losses()
         for pipeline in self._pipelines:
             pipeline.close()
         try:
@@ -201,6 +202,7 @@ class Runner:
 
     async def failed(self, error: Unavailable, backoff: Backoff) -> None:
         """Note that the sink did not take something now, and wait until it is to be asked again."""
+        self._report_losses()
         if count := self._failures.count(error.reason, self._clock()):
             self._failing = True  # the log's last word, until it says that this is over
             extra = self.about(reason=error.reason, detail=error.detail, times=count)
@@ -229,6 +231,11 @@ class Runner:
         if self._failures.count(f"lost {feed}", self._clock()):
             extra = self.about(feed=feeds.NAMES[feed], lost=lost)
             logger.warning("sink loses events: the journal overwrote them before they were read", extra=extra)
+
+    def _report_losses(self) -> None:
+        """Nothing is read while nothing is taken, and the journal overwrites all the same."""
+        for pipeline in self._pipelines:
+            pipeline.report_losses()
 
     def about(self, **values: Any) -> dict[str, Any]:
         """Fields of a log line."""
@@ -267,6 +274,12 @@ class Pipeline:
             self._lost = self._reader.lost + self.given_up
             self._reader.close()
             self._reader = None
+
+    def report_losses(self) -> None:
+        """Log what was lost since the last time."""
+        if self._reader is not None and (lost := self._reader.lost) > self._told:
+            self._told = lost
+            self._runner.losing(self.feed, lost)
 
     async def run(self) -> None:
         """Carry events until the stop, and then what there is."""
@@ -311,9 +324,7 @@ class Pipeline:
         piece = reader.read_json(size, max_events=events, index=self._runner.sink.action(self.feed))
         if piece is not None:
             self.counters.read += piece[2]
-        if (lost := reader.lost) > self._told:
-            self._told = lost
-            self._runner.losing(self.feed, lost)
+        self.report_losses()
         return piece
 
     async def _carry(self, batch: Batch, flight: _Flight) -> None:

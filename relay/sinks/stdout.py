@@ -34,6 +34,7 @@ class Stdout:
         self._losses = dict.fromkeys(map(feeds.NAMES.__getitem__, chosen), 0)
         self._failures = FailureLog()
         self._failing = False
+        self._stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look: asyncio.TimerHandle | None = None
 
@@ -49,6 +50,7 @@ class Stdout:
         self._leave()
         was_broken = bool(self._writer.counters()["error"])
         unwritten = await asyncio.to_thread(self._writer.stop, seconds)
+        self._stopped = True
         self._report_losses(self._writer.counters())
         if unwritten and not was_broken:
             logger.warning("sink ends before all events were sent", extra=log.fields(sink=NAME, events=unwritten))
@@ -62,6 +64,10 @@ class Stdout:
         """The counters, under the names that every sink has."""
         counted = self._writer.counters()
         each = counted["feeds"].values()
+        lost = sum(feed["lost"] for feed in each)
+        behind = sum(feed["buffered"] + feed["behind"] for feed in each)
+        if self._stopped:
+            lost, behind = lost + behind, 0  # given up
         return {
             "sink": NAME,
             "feeds": list(counted["feeds"]),
@@ -69,8 +75,8 @@ class Stdout:
             "sent": sum(feed["written"] for feed in each),
             "retried": 0,
             "rejected": 0,
-            "lost": sum(feed["lost"] for feed in each),
-            "behind": sum(feed["buffered"] + feed["behind"] for feed in each),
+            "lost": lost,
+            "behind": behind,
             "bytes": counted["bytes"],
             "writes": counted["writes"],
         }

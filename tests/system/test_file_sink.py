@@ -22,6 +22,19 @@ SMALL = (
     "-c",
     "import resource as r, sys, relay.cli; r.setrlimit(r.RLIMIT_FSIZE, (65536, 65536)); sys.exit(relay.cli.main())",
 )
+# A relay whose disk does not answer.
+HUNG = (
+    sys.executable,
+    "-c",
+    """
+import sys, threading, relay.cli, relay.sinks.file as file
+def hang(*_):
+    print('{"msg": "hangs"}', file=sys.stderr, flush=True)
+    threading.Event().wait()
+file.FileSink._append = hang
+sys.exit(relay.cli.main())
+""",
+)
 SOON = "-file-batch-seconds=0.1"
 
 
@@ -114,6 +127,19 @@ def test_a_file_that_cannot_grow_is_told_and_tried_again_and_lines_stay_whole(tm
         (left,) = relay.logged("sink ends before all events were sent")
         assert left["events"] == 100
     assert path.read_bytes() == before
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with Node() as node, Relay(f"-sink=file:{tmp_path / 'x'}", SOON, nodes=(node.port,), program=HUNG) as relay:
+        node.wait_open(LOGS)
+        node.send(LOGS, *events.events(LOGS, 10))
+        relay.line("hangs")
+        relay.send(signal.SIGTERM)
+        relay.line("ending")
+        relay.send(signal.SIGTERM)
+        assert relay.wait() == 128 + signal.SIGTERM
+        last = relay.logged("counters")[-1]
+        assert last["sinks"][0]["lost"] == last["feeds"]["logs"]["received"] > 0
 
 
 @pytest.mark.parametrize(

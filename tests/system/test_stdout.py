@@ -354,7 +354,7 @@ def test_a_full_disk_is_told_and_so_is_that_it_has_healed(tmp_path: Path) -> Non
 
 def test_what_the_journal_holds_is_printed_at_the_end() -> None:
     sent = events.events(LOGS, 3000, size=1024)
-    with Node() as node, printing("-stdout=logs", node=node.port) as (relay, output):
+    with Node() as node, printing("-stdout=logs", node=node.port, program=PATIENT) as (relay, output):
         node.wait_open(LOGS)
         output.pause()
         node.send(LOGS, *sent)
@@ -380,6 +380,7 @@ def test_a_reader_that_never_reads_holds_up_the_end_for_its_deadline_only() -> N
         (told,) = relay.logged("sink ends before all events were sent")
         counted = relay.logged("counters")[-1]["sinks"][0]
         assert (told["sink"], told["events"]) == ("stdout", 3000 - counted["sent"])
+        assert (counted["lost"], counted["behind"]) == (told["events"], 0)
         # What it is in the middle of when the time is over is cut.
         lines = output.rest(cut=True)[: counted["sent"]]
         assert lines == expected(LOGS, events.events(LOGS, 3000, size=1024))[: counted["sent"]]

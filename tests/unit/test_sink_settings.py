@@ -69,7 +69,7 @@ def test_standard_output_is_switched_on_by_no_other_word(value: str) -> None:
     environment = {"ENABLE_STDOUT_LOGS": value}
     assert told(**environment).stdout == ()
     warned = [f"ENABLE_STDOUT_LOGS={value} does not switch standard output on: accepted is true"]
-    assert environment_warnings(environment) == (warned if value in ("1", "yes") else [])
+    assert environment_warnings(environment) == (warned if value in ("1", "yes", " true") else [])
 
 
 def test_feeds_of_standard_output() -> None:
@@ -117,8 +117,8 @@ def test_any_text_turns_elasticsearchs_certificate_check_off_and_true_opensearch
 @pytest.mark.parametrize(
     ("environment", "text"),
     [
-        ({"ENABLE_DASHBOARDS": "true"}, "ES_URL is not set"),
-        ({"ENABLE_OPENSEARCH_DASHBOARD": "true"}, "OS_ALERTS_INDEX is not set"),
+        ({"ENABLE_DASHBOARDS": "true"}, "ES_URL is not set, nor is -es-url"),
+        ({"ENABLE_OPENSEARCH_DASHBOARD": "true"}, "OS_ALERTS_INDEX is not set, nor is -os-alerts-index"),
         (ES | {"ES_URL": "es:9200"}, "ES_URL: 'es:9200' is wrong"),
         (ES | {"ES_ALERTS_INDEX": "Alerts"}, "ES_ALERTS_INDEX: 'Alerts' is wrong"),
         (ES | {"ES_CA_CERT_PATH": "/nonexistent"}, "ES_CA_CERT_PATH: '/nonexistent' is wrong (No such file"),

@@ -203,6 +203,8 @@ def test_nobody_listens() -> None:
         with pytest.raises(Unavailable) as error:
             await within(sink.write(batch()))
         assert error.value.reason == "no connection"
+        assert f"('127.0.0.1', {port})" in error.value.detail
+        assert "ssl" not in error.value.detail
         await sink.close()
 
     with socket.socket() as taken:  # by nobody who listens

@@ -55,6 +55,36 @@ def test_without_old_files(tmp_path: Path) -> None:
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"2\n"]
 
 
+def test_a_line_that_a_killed_relay_has_cut_is_not_glued_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    path.write_bytes(b"1\n2")
+    write(path, b"3\n", b"4\n")
+    assert path.read_bytes() == b"1\n2\n3\n4\n"
+
+
+@pytest.mark.parametrize("how", ["moved", "gone", "cut"])
+def test_what_others_do_to_the_file_loses_nothing(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "events"
+
+    async def run() -> None:
+        sink = FileSink(Destination(path, 12 if how == "cut" else 0, 2, fsync=False))
+        await sink.open()
+        await sink.write(batch(b"1\n" * 6))
+        if how == "moved":
+            path.rename(tmp_path / "elsewhere")
+        elif how == "gone":
+            path.unlink()
+        else:
+            os.truncate(path, 0)
+        for _ in range(2):
+            await sink.write(batch(b"2\n" * 3))
+        await sink.close()
+
+    asyncio.run(run())
+    assert path.read_bytes() == b"2\n" * 6
+    assert {each.name for each in tmp_path.iterdir()} == {"events"} | ({"elsewhere"} if how == "moved" else set())
+
+
 def test_acknowledged_events_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)

@@ -18,6 +18,7 @@ from relay.sinks.runner import Limits, Runner
 pytestmark = pytest.mark.unit
 
 WAIT = 30.0
+LOSING = "sink loses events: the journal overwrote them before they were read"
 SMALL = Limits(bytes=1 << 20, events=3, seconds=0.01)
 PATIENT = Limits(bytes=1 << 20, events=1000, seconds=3600)
 Answer = Callable[[Batch], Awaitable[Written]]
@@ -299,9 +300,7 @@ def test_what_was_overwritten_is_lost_and_counted(caplog: pytest.LogCaptureFixtu
 
     with caplog.at_level(logging.INFO):
         asyncio.run(run())
-    assert [record.getMessage() for record in caplog.records] == [
-        "sink loses events: the journal overwrote them before they were read"
-    ]
+    assert caplog.messages == [LOSING]
 
 
 def test_a_sink_that_does_not_open_is_asked_again_and_reads_nothing_meanwhile() -> None:
@@ -422,6 +421,30 @@ def test_loss_is_seen_while_the_sink_takes_nothing() -> None:
         await started.runner.stop(0)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("seconds", [0.0, WAIT], ids=["at the next try", "at the stop"])
+def test_loss_is_logged_while_the_sink_takes_nothing(seconds: float, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async def refuse(batch: Batch) -> Written:
+            raise Unavailable("full")
+
+        sink = Memory(refuse)
+        started = Started(sink, patience=seconds)
+        started.journal.append(*numbered(100))
+        await sink.until(lambda: bool(sink.offered))
+        while started.counters()["read"] < 9:  # noqa: ASYNC110 - a counter has no event
+            await asyncio.sleep(0)
+        started.journal.overwrite(90)
+        if not seconds:
+            tries = len(sink.offered)
+            await sink.until(lambda: len(sink.offered) > tries + 4)
+            assert LOSING in caplog.messages
+        await started.runner.stop(0)
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(run())
+    assert caplog.messages.count(LOSING) == 1
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole batches", "one event of each"])
