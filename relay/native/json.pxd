@@ -6,8 +6,9 @@ string that comes more than once the last counts; the parts of a message that co
 lists, and the entries of maps, where the last value of a key counts and what an entry lacks is empty. Unknown
 fields, and known ones with another wire type, are not printed.
 
-What is malformed to the scanner (scan.pxd) is so here, by the same rules, and nothing else is. The table of
-fields is made from protos/kubearmor.proto by scripts/make_json_table.py.
+What is malformed to the scanner (scan.pxd) is so here, by the same rules, and nothing else is. An event in more parts
+than anybody writes is refused, since noting them would take ten times its memory. The table of fields is made from
+protos/kubearmor.proto by scripts/make_json_table.py.
 """
 
 from libc.stddef cimport size_t
@@ -78,6 +79,7 @@ cdef enum:
     JSON_WORST = 6             # bytes printed for one, at most: \u00XX
     JSON_SMALL = 4096          # of a larger event the bytes that need more room are counted
     JSON_KEPT = 1024           # items and entries that are kept room for, after an event that had more
+    JSON_ITEMS = 65536         # of an event, at most: else 4 MiB of empty entries would take 40 MiB of memory
     JSON_FEW = 12              # entries that are sorted by insertion
 
 
@@ -177,6 +179,9 @@ cdef inline bint _json_item(Json *json, const uint8_t *body, size_t size, uint32
     cdef JsonItem *items
     cdef uint32_t room
     if unlikely(json.used == json.room):
+        if json.room >= JSON_ITEMS:
+            json.status = STATUS_OVERSIZE
+            return False
         room = 2 * json.room if json.room else 64
         items = <JsonItem *> memory_resize(json.memory, json.items, room * sizeof(JsonItem))
         if items == NULL:
@@ -483,8 +488,9 @@ cdef inline size_t json_most(const uint8_t *event, size_t size) noexcept nogil:
 cdef inline int json_event(Json *json, int feed, const uint8_t *event, size_t size, JsonBuffer *out) noexcept nogil:
     """Append an event of a feed (0 messages, 1 alerts, 2 logs) to the buffer, without a line's end.
 
-    Any bytes are safe. STATUS_MALFORMED exactly where the scanner says so; with that, STATUS_NO_MEMORY and
-    STATUS_OVERSIZE (4 GiB) the buffer holds what it held.
+    Any bytes are safe. STATUS_MALFORMED where the scanner says so, unless it is STATUS_OVERSIZE: an event of 4 GiB, or
+    of more than JSON_ITEMS entries, texts in lists and parts of messages. Where there is no STATUS_OK the buffer holds
+    what it held.
     """
     cdef size_t most
     cdef uint8_t *end

@@ -11,7 +11,7 @@ from relay.native.journal cimport (
 )
 from relay.native.json cimport Json, JsonBuffer, json_event, json_reserve
 from relay.native.json_text cimport relay_json_unsigned
-from relay.native.status cimport STATUS_MALFORMED, STATUS_NO_MEMORY, STATUS_OK
+from relay.native.status cimport STATUS_MALFORMED, STATUS_NO_MEMORY, STATUS_OK, STATUS_OVERSIZE
 
 cdef enum:
     # Behind the id's prefix: digits of the sequence number, "}} and the line's end.
@@ -83,19 +83,19 @@ cdef inline int json_batch(
         taken = 0
         frames = 0
         unreadable = 0
-        while not full and taken < place.end - place.offset:
+        while not full and unreadable == 0 and taken < place.end - place.offset:
             if batch.events == batch.most_events or sequence >= batch.stop_at:
                 full = True
                 break
             size = <size_t> JOURNAL_PREFIX + relay_frame_length(frame)
             former = out.used
             status = _json_line(json, feed, frame, size, sequence, batch, out)
-            if status == STATUS_MALFORMED:
-                # Not to be had: the scanner has seen it. It must not be in the way for ever, so it counts as lost.
-                relay_assert(False, "an event in the journal is malformed")
+            if status == STATUS_MALFORMED or status == STATUS_OVERSIZE:
+                # It must not be in the way for ever, so it counts as lost. The scanner has seen what is malformed.
+                relay_assert(status == STATUS_OVERSIZE, "an event in the journal is malformed")
                 unreadable = 1
                 status = STATUS_OK
-                full = True
+                full = batch.events > 0
             elif status != STATUS_OK:
                 full = True
                 break

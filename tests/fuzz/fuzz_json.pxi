@@ -3,13 +3,15 @@
 from libc.stdint cimport uint64_t
 
 from relay.native.json cimport (
-    Json as FuzzJson, JsonBuffer as FuzzJsonBuffer, json_buffer_free, json_buffer_init,
-    json_event, json_free, json_init, json_most,
+    JSON_ITEMS, Json as FuzzJson, JsonBuffer as FuzzJsonBuffer, json_buffer_free,
+    json_buffer_init, json_event, json_free, json_init, json_most,
 )
 from relay.native.memory cimport Memory as JsonMemory
 from relay.native.memory cimport memory_blocks as json_blocks, memory_init as json_memory_init
 from relay.native.scan cimport SCAN_MALFORMED as JSON_SCAN_MALFORMED, scan_event as json_scan_event
-from relay.native.status cimport STATUS_MALFORMED as JSON_MALFORMED, STATUS_OK as JSON_OK
+from relay.native.status cimport (
+    STATUS_MALFORMED as JSON_MALFORMED, STATUS_OK as JSON_OK, STATUS_OVERSIZE as JSON_OVERSIZE,
+)
 
 
 cdef int fuzz_json(const uint8_t *data, size_t size) noexcept nogil:
@@ -28,6 +30,9 @@ cdef int fuzz_json(const uint8_t *data, size_t size) noexcept nogil:
     status = json_event(&one, feed, data + 1, size - 1, &out)
     if json_scan_event(feed, data + 1, size - 1) == JSON_SCAN_MALFORMED:
         fuzz_holds(status == JSON_MALFORMED, "what the scanner refuses, the transcoder refuses")
+        fuzz_holds(out.used == 0, "a refused event leaves nothing in the buffer")
+    elif status == JSON_OVERSIZE:
+        fuzz_holds(size > 2 * JSON_ITEMS, "only an event in very many parts is refused")
         fuzz_holds(out.used == 0, "a refused event leaves nothing in the buffer")
     else:
         fuzz_holds(status == JSON_OK, "what is well-formed can be printed")

@@ -12,6 +12,7 @@ from relay.native.status cimport STATUS_OK as JSON_STATUS_OK, relay_status_row a
 JSON_MOST = <int>native_json.JSON_MOST
 JSON_SMALL = <int>native_json.JSON_SMALL
 JSON_KEPT = <int>native_json.JSON_KEPT
+JSON_ITEMS = <int>native_json.JSON_ITEMS
 
 
 cdef class Json:

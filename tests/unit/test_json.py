@@ -351,7 +351,7 @@ def test_groups_in_groups(within: int | None, deepest: int) -> None:
 # Bounds ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [100, 600, 4090, 5000, 100_000])
+@pytest.mark.parametrize("size", [100, 600, 4090, 5000, 60_000])
 @pytest.mark.parametrize("body", [b"\x01", b"a", b"\xff", "\u2028".encode(), b"<a"], ids=repr)
 def test_the_most_that_an_event_prints(size: int, body: bytes) -> None:
     """Every kind of text, at the sizes around which the bound is found in another way. The debug build asserts it."""
@@ -402,6 +402,18 @@ def test_room_for_a_huge_map_is_given_back() -> None:
     one.event(LOGS, field(EVENT_DATA, b"") * (shown.JSON_KEPT * 2))
     assert one.blocks == kept - 2
     assert one.event(LOGS, b"") == b'{"PPID":0,"UID":0}'
+
+
+def test_an_event_in_too_many_parts_is_refused() -> None:
+    """The event itself is one part."""
+    entries = field(EVENT_DATA, b"") * (shown.JSON_ITEMS - 1)
+    one = shown.Json()
+    kept = one.blocks
+    assert one.event(LOGS, entries) == oracle_json.event(LOGS, entries)
+    assert one.event(LOGS, entries + field(EVENT_DATA, b"")) == "STATUS_OVERSIZE"
+    assert one.event(LOGS, b"") == b'{"PPID":0,"UID":0}'
+    assert one.blocks == kept + 2  # the buffer, and room for few items
+    assert one.free() == 0
 
 
 # The table -----------------------------------------------------------------------------------------

@@ -96,6 +96,15 @@ def test_alerts_too(feed: Feed) -> None:
     cursor.close()
 
 
+def test_an_event_in_too_many_parts_is_lost_and_not_in_the_way(feed: Feed) -> None:
+    cursor = _fastpath.Cursor(feed.native, ALERTS)
+    feed.hold(pb.Alert(UID=1), pb.Alert(ATags=[""] * 70_000), pb.Alert(UID=2), feed=ALERTS)
+    assert cursor.read_json() == (b'{"PPID":0,"UID":1}\n', 0, 1)
+    assert cursor.read_json() == (b'{"PPID":0,"UID":2}\n', 2, 1)
+    assert (cursor.lost, cursor.behind) == (1, 0)
+    cursor.close()
+
+
 def test_action_lines(feed: Feed) -> None:
     feed.number(12)
     cursor = _fastpath.Cursor(feed.native, LOGS)
