@@ -10,6 +10,9 @@ O_NONBLOCK, which belongs to all of them, is never set. Instead, by what the des
 - terminal: small writes after poll().
 - file, and anything else: whole writes. A disk that hangs makes them hang.
 
+Where standard error is the same pipe or socket, each write has whole lines of at most PIPE_BUF together, which the
+kernel takes at once or not at all: or else log lines would stand in the middle of events. A longer line is not safe.
+
 Errors that may pass (a full disk, for one) are counted, and the same bytes are offered again every second: a line that
 was cut there is whole once it heals. If the end comes first, the part of it is taken back from a regular file, if
 nobody has written behind it. Any other error ends the writer.
@@ -59,6 +62,13 @@ cdef extern from *:
         return S_ISCHR(about.st_mode) && isatty(fd) ? WRITER_TERMINAL : WRITER_FILE;
     }
 
+    /* Whether standard error goes into the same pipe or socket. */
+    static inline int relay_writer_shared(int fd) {
+        struct stat about, other;
+        return fstat(fd, &about) == 0 && (S_ISFIFO(about.st_mode) || S_ISSOCK(about.st_mode))
+            && fstat(STDERR_FILENO, &other) == 0 && about.st_dev == other.st_dev && about.st_ino == other.st_ino;
+    }
+
     /* A write to a closed pipe is an error here, not a signal, whatever the process makes of it. */
     static inline void relay_writer_no_sigpipe(void) {
         sigset_t pipe_only;
@@ -100,7 +110,7 @@ cdef extern from *:
         return 1;
     }
 
-    /* How many of the bytes belong to a line that is not whole. */
+    /* How many of the bytes at the end belong to a line that is not whole. */
     static inline size_t relay_writer_cut(const uint8_t *data, size_t size) {
         size_t cut = 0;
         while (cut < size && data[size - cut - 1] != '\\n') cut++;
@@ -129,6 +139,7 @@ cdef extern from *:
         WRITER_SOCKET
         WRITER_TERMINAL
     int relay_writer_kind(int fd) noexcept nogil
+    bint relay_writer_shared(int fd) noexcept nogil
     void relay_writer_no_sigpipe() noexcept nogil
     int relay_writer_poll(int fd, int events, int wake, int milliseconds, int *woken) noexcept nogil
     bint relay_writer_again(int code) noexcept nogil
@@ -190,6 +201,7 @@ cdef struct WriterState:
     int turn                   # the feed whose turn is next
     int fd
     int kind
+    bint shared                # with standard error
     bint nowait                # the kernel knows RWF_NOWAIT here
     int wake                   # eventfd: events, or a stop
     int over                   # eventfd: the thread has ended
@@ -213,6 +225,7 @@ cdef inline int writer_init(WriterState *writer, Reactor *reactor, int fd, int f
     writer.reactor = reactor
     writer.fd = fd
     writer.kind = relay_writer_kind(fd)
+    writer.shared = relay_writer_shared(fd)
     writer.nowait = True
     writer.deadline = UINT64_MAX
     memory_init(&writer.memory)
@@ -335,6 +348,10 @@ cdef inline ssize_t _writer_write(WriterState *writer, const uint8_t *data, size
     """One write that does not wait, so far as the kernel lets it: what write(2) answers."""
     cdef iovec piece
     cdef ssize_t done
+    cdef size_t cut
+    if writer.shared and size > PIPE_BUF:
+        cut = relay_writer_cut(data, PIPE_BUF)
+        size = PIPE_BUF - cut if cut < PIPE_BUF else PIPE_BUF
     if writer.kind == WRITER_SOCKET:
         return send(writer.fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
     if writer.kind == WRITER_PIPE and writer.nowait:

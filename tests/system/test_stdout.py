@@ -17,7 +17,7 @@ from typing import Any, Self
 import pytest
 from peers import events
 from peers.client import Subscriber, channel
-from peers.command import PATIENT, PROGRAM, WAIT, Command, Relay, environment
+from peers.command import PATIENT, PROGRAM, WAIT, Command, Relay, environment, parse
 from peers.engine import Engine
 from peers.events import ALERTS, FEEDS, LOGS, MESSAGES, NAMES
 from peers.node import Node
@@ -322,6 +322,22 @@ def test_a_file_is_as_good_as_a_pipe(tmp_path: Path) -> None:
         wait_sink(relay, sent=100, behind=0)
         assert relay.end() == 0
     assert (tmp_path / "out").read_bytes() == b"".join(expected(LOGS, events.events(LOGS, 100)))
+
+
+def test_log_lines_in_the_same_pipe_stand_between_events() -> None:
+    """The reader is slower than the relay, so that the pipe is full all the time; events are logged about meanwhile."""
+    sent = events.events(LOGS, 20_000, size=1024)
+    together = ("sh", "-c", 'exec "$0" "$@" 1>&2', str(PROGRAM))
+    with Node() as node, Relay("-stdout=logs", nodes=(node.port,), program=together) as relay:
+        node.wait_open(LOGS)
+        for start in range(0, len(sent), 200):
+            node.send(LOGS, *sent[start : start + 200])
+            relay.send(signal.SIGUSR1)
+        wait_sink(relay, sent=len(sent), lost=0, behind=0)
+        assert relay.end() == 0
+    assert [line for line in relay.log if "text" in parse(line)] == []  # all are JSON
+    printed = [line for line in relay.log if "msg" not in parse(line)]
+    assert b"".join(line.encode() + b"\n" for line in printed) == b"".join(expected(LOGS, sent))
 
 
 def test_a_full_disk_is_told_and_so_is_that_it_has_healed(tmp_path: Path) -> None:
