@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import random
 import signal
 import socket
 import subprocess
@@ -27,13 +28,15 @@ Line = dict[str, Any]
 
 
 def free_port(following: int = 0) -> int:
-    """A port that nobody uses now, with so many more behind it."""
+    """A port that nobody uses now, with so many more behind it.
+
+    From outside of what the kernel chooses from for connections: or else crowds of them take it until it is used.
+    """
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = int(probe.getsockname()[1])
+        port = random.randrange(10_000, least if least > 20_000 else 65_000)
         try:
-            for number in range(1, following + 1):
+            for number in range(following + 1):
                 with socket.socket() as probe:
                     probe.bind((HOST, port + number))
         except (OSError, OverflowError):
