@@ -156,9 +156,11 @@ def clang_library(name: str) -> str:
 
 def generate() -> None:
     """Make the sources that are made from other sources: message classes and their schema."""
+    # The scripts import each other, which Python's safe path would keep them from.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     for script in ("make_protos.py", "make_schema.py", "make_json_table.py"):
         if (HERE / "scripts" / script).exists():
-            subprocess.run([sys.executable, str(HERE / "scripts" / script)], check=True, cwd=HERE)
+            subprocess.run([sys.executable, str(HERE / "scripts" / script)], check=True, cwd=HERE, env=env)
 
 
 def write_parts(module: str, wanted: set[str] | None = None) -> list[str]:
