@@ -16,6 +16,7 @@ PACKAGES = {
     "node": "./node",
     "client": "./client",
     "json": "./json",
+    "judge": "./judge",
     "h2spec": "github.com/summerwind/h2spec/cmd/h2spec",
 }
 WITH_STRUCTS = ("json",)  # those that need the structs of KubeArmor's messages

@@ -5,6 +5,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ class Process:
             [str(binaries.path(name)), *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             env=environment,
         )
@@ -51,15 +53,26 @@ class Process:
         Raises:
             AssertionError: it did not end in time.
         """
+        code, lines, error = self._rest()
+        assert code == 0, f"exit code {code}; it said {lines} {error}"
+        said: dict[str, Any] = json.loads(lines[-1])
+        return said
+
+    def failure(self) -> str:
+        """Why it failed, in its words; waits for its end."""
+        code, lines, error = self._rest()
+        assert code != 0, f"it did not fail; it said {lines}"
+        return error
+
+    def _rest(self) -> tuple[int, list[str], str]:
+        """Its exit code, its last lines, and its last words; waits for its end."""
         assert self._process.stdout is not None
+        assert self._process.stderr is not None
         overdue = threading.Timer(PATIENCE, self._process.kill)
         overdue.start()
         lines = self._process.stdout.read().splitlines()
         overdue.cancel()
-        code = self._process.wait(WAIT)
-        assert code == 0, f"exit code {code}; it said {lines}"
-        said: dict[str, Any] = json.loads(lines[-1])
-        return said
+        return self._process.wait(WAIT), lines, self._process.stderr.read()
 
     def stop(self) -> dict[str, Any]:
         """End it, and take its last line."""
@@ -75,7 +88,7 @@ class Process:
         """Make sure that nothing of it is left."""
         if self._process.poll() is None:
             self.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
 
@@ -97,6 +110,12 @@ class ClientProcess(Process):
     def wait_subscribed(self) -> None:
         """Wait until every stream has its response headers."""
         assert "subscribed" in self.line()
+
+
+def tls_flags(folder: Path, side: str) -> tuple[str, ...]:
+    """TLS with the files of a folder: ca.crt, <side>.crt and <side>.key, where side is "server" or "client"."""
+    files = ("-tls-root", "ca.crt"), ("-tls-certificate", f"{side}.crt"), ("-tls-key", f"{side}.key")
+    return tuple(word for flag, name in files for word in (flag, str(folder / name)))
 
 
 GoNode = Callable[..., NodeProcess]

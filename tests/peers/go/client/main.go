@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -19,9 +20,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"relay.example/peers/secure"
 	"relay.example/peers/wire"
 )
 
@@ -36,6 +39,8 @@ var (
 	connections = flag.Int("connections", 1, "connections, each with its own HealthCheck")
 	streams     = flag.Int("streams", 1, "streams on each connection")
 	window      = flag.Int("window", 0, "flow-control window of streams and connections in bytes; 0 is grpc-go's choice")
+	name        = flag.String("tls-name", "", "what the server's certificate must be good for; the server's address without it")
+	fallback    = flag.Bool("fallback", false, "as karmor: without TLS first, with it when that fails after a connection was made")
 )
 
 // histogram counts durations in buckets that are 1/32 of their value wide, which is what a percentile needs.
@@ -187,10 +192,48 @@ func leaveWhenQuiet(ctx context.Context, seen *atomic.Uint64, leave func()) {
 	}
 }
 
+// transport is what the flags say of TLS.
+func transport() (credentials.TransportCredentials, error) {
+	if !secure.Wanted() {
+		return insecure.NewCredentials(), nil
+	}
+	checked := *name
+	if checked == "" {
+		var err error
+		if checked, _, err = net.SplitHostPort(*server); err != nil {
+			return nil, err
+		}
+	}
+	config, err := secure.Client(checked)
+	if err != nil {
+		return nil, err
+	}
+	return credentials.NewTLS(config), nil
+}
+
+// connect makes a connection, in karmor's way if asked to: what karmor tells a server that speaks TLS by is that the
+// error of an attempt without it does not say "Error while dialing". That error is handed back, too, "" without one.
+func connect(ctx context.Context) (*grpc.ClientConn, string, error) {
+	refused := ""
+	if *fallback {
+		connection, err := dial(ctx, insecure.NewCredentials())
+		if err == nil || strings.Contains(err.Error(), "Error while dialing") {
+			return connection, "", err
+		}
+		refused = err.Error()
+	}
+	chosen, err := transport()
+	if err != nil {
+		return nil, refused, err
+	}
+	connection, err := dial(ctx, chosen)
+	return connection, refused, err
+}
+
 // dial makes a connection and checks the server's health as karmor does.
-func dial(ctx context.Context) (*grpc.ClientConn, error) {
+func dial(ctx context.Context, chosen credentials.TransportCredentials) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(chosen),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec{})),
 	}
 	if *window > 0 {
@@ -204,11 +247,15 @@ func dial(ctx context.Context) (*grpc.ClientConn, error) {
 	var reply []byte
 	within, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := connection.Invoke(within, "/"+wire.Service+"/HealthCheck", wire.Int32Message(nonce), &reply); err != nil {
-		return nil, fmt.Errorf("HealthCheck: %w", err)
+	err = connection.Invoke(within, "/"+wire.Service+"/HealthCheck", wire.Int32Message(nonce), &reply)
+	if err != nil {
+		err = fmt.Errorf("HealthCheck: %w", err)
+	} else if answer := wire.FirstInt32(reply); answer != nonce {
+		err = fmt.Errorf("HealthCheck: asked with %d, answered %d", nonce, answer)
 	}
-	if answer := wire.FirstInt32(reply); answer != nonce {
-		return nil, fmt.Errorf("HealthCheck: asked with %d, answered %d", nonce, answer)
+	if err != nil {
+		connection.Close()
+		return nil, err
 	}
 	return connection, nil
 }
@@ -229,16 +276,26 @@ func run() error {
 	total := *connections * *streams
 	var ready sync.WaitGroup
 	ready.Add(total)
+	var saying sync.Mutex
+	over := false
 	go func() {
 		ready.Wait()
-		out.Encode(map[string]any{"subscribed": total})
+		saying.Lock()
+		defer saying.Unlock()
+		if !over {
+			out.Encode(map[string]any{"subscribed": total})
+		}
 	}()
 	results := make([]*result, total)
+	refusals := []string{}
 	var readers sync.WaitGroup
 	for c := range *connections {
-		connection, err := dial(ctx)
+		connection, refused, err := connect(ctx)
 		if err != nil {
 			return err
+		}
+		if refused != "" {
+			refusals = append(refusals, refused)
 		}
 		defer connection.Close()
 		for s := range *streams {
@@ -250,7 +307,14 @@ func run() error {
 		}
 	}
 	readers.Wait()
-	return out.Encode(summary(results))
+	saying.Lock()
+	over = true // its last line is the last
+	saying.Unlock()
+	said := summary(results)
+	if *fallback {
+		said["refusals"] = refusals
+	}
+	return out.Encode(said)
 }
 
 // summary adds the streams up; a single stream's code and text are given as they are.

@@ -19,10 +19,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
+	"relay.example/peers/secure"
 	"relay.example/peers/wire"
 )
 
@@ -191,6 +193,13 @@ func serve(index int, opened chan struct{}, events [len(wire.Feeds)][][]byte) (i
 	}
 	if *nodes == 1 {
 		options = append(options, grpc.StatsHandler(connections{}))
+	}
+	if secure.Wanted() {
+		config, err := secure.Server()
+		if err != nil {
+			return 0, nil, err
+		}
+		options = append(options, grpc.Creds(credentials.NewTLS(config)))
 	}
 	server := grpc.NewServer(options...)
 	server.RegisterService(describe(), &node{index: index, opened: opened, events: events})
