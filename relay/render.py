@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-# The Go relay prints these two even when they are zero (compat.md).
+# The Go relay prints these two even when they are zero.
 ALWAYS_PRINTED = ("PPID", "UID")
 
 _RESET = "\x1b[0m"

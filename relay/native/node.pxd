@@ -481,17 +481,18 @@ cdef inline void node_stream_over(Reactor *reactor, Node *node, NodeStream *stre
     ingest_reset(reactor, stream)
     stream.id = 0
     stream.accepted = False
-    if code < 0 and error != NGHTTP2_NO_ERROR:
-        code = grpc_status_of_http2(error)
-        snprintf(text, sizeof(text), "reset with HTTP/2 error %u", error)
-        why = text
-    elif code < 0 and stream.http_status != 200:
+    # An answer that is not gRPC counts before the reset, which is then our own (`node_on_frame`).
+    if code < 0 and stream.http_status > 200:
         code = grpc_status_of_http(stream.http_status)
         snprintf(text, sizeof(text), "HTTP status %d", stream.http_status)
         why = text
-    elif code < 0 and not stream.grpc_seen:
+    elif code < 0 and stream.http_status == 200 and not stream.grpc_seen:
         code = GRPC_UNKNOWN
         why = "the answer's content type is not application/grpc"
+    elif code < 0 and error != NGHTTP2_NO_ERROR:
+        code = grpc_status_of_http2(error)
+        snprintf(text, sizeof(text), "reset with HTTP/2 error %u", error)
+        why = text
     elif code < 0:
         code = status_grpc(STATUS_NO_TRAILERS)
         why = status_text(STATUS_NO_TRAILERS)
@@ -618,9 +619,13 @@ cdef inline void node_lost(Reactor *reactor, Connection *connection) noexcept no
     cdef Node *node = connection.node
     cdef NodeStream *stream
     cdef const char *why = status_text(connection.failure)
+    cdef int error = connection.failure_errno
     cdef int feed
-    if connection.failure == STATUS_SYSTEM:
-        why = strerror(connection.failure_errno)
+    # A host that is gone resets nothing: TCP found out (NODE_KEEPALIVE_IDLE, NODE_USER_TIMEOUT).
+    if connection.failure == STATUS_SYSTEM or (
+            connection.failure == STATUS_RESET
+            and (error == ETIMEDOUT or error == EHOSTUNREACH or error == ENETUNREACH)):
+        why = strerror(error)
     for feed in range(FEEDS):
         stream = &node.streams[feed]
         ingest_reset(reactor, stream)

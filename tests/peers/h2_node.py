@@ -39,7 +39,7 @@ class NodeConnection(Wire):
         super().__init__(sock, client=False, settings=settings, segment=segment, answer=answer)
 
     def stream(self, feed: int, time: int = 1) -> int:
-        """The stream on which the relay asked for a feed, for the so-manieth time; waits for it."""
+        """The stream of the relay's request number `time` for a feed, from 1; waits for it."""
         self.wait(lambda _: len(self.asked[feed]) >= time, f"request {time} for feed {feed}")
         return self.asked[feed][time - 1]
 

@@ -53,6 +53,8 @@ def test_vanished_subscribers_and_nodes_are_found() -> None:
             assert gone.keys() == {"alerts", "logs", far_name}, gone
             assert max(gone["alerts"], gone["logs"]) < 15, gone
             assert gone[far_name] < 22, gone  # asked five times a second, and the counters take a moment
+            (lost,) = (node for node in relay.counters()["nodes"] if node["node"] == far_name)
+            assert "timed out" in lost["last_error"], lost  # nobody reset anything
             assert [node["state"] for node in relay.counters()["nodes"]].count("streaming") == 1
             for wire in (silent, busy):
                 wire.close()
