@@ -38,6 +38,8 @@ _T = TypeVar("_T")
 _SIZE = re.compile(r"([0-9]{1,19})(|KiB|MiB|GiB)")
 _UNITS = {"": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+# No name of a host does (RFC 1123, 2.1), so it can only be an address, and 10.0.0.256 is none.
+_ENDS_IN_NUMBER = re.compile(r"(^|\.)[0-9]+\.?$")
 
 
 class SettingsError(ValueError):
@@ -118,7 +120,7 @@ def parse_address(text: str) -> Address:
         host = host[1:-1]
         if ":" not in host or not is_ip(host):
             raise ValueError(accepted)
-    elif not _HOST_NAME.fullmatch(host) or len(host) > 253:
+    elif not _HOST_NAME.fullmatch(host) or len(host) > 253 or (_ENDS_IN_NUMBER.search(host) and not is_ip(host)):
         raise ValueError(accepted)
     try:
         return Address(host, parse_port(port))
@@ -187,12 +189,12 @@ def parse_choice(*choices: str) -> Callable[[str], str]:
 
 
 def is_ip(text: str) -> bool:
-    """Whether a text is a numeric address, IPv4 or IPv6."""
+    """Whether a text is a numeric address, IPv4 or IPv6; one with a zone (fe80::1%eth0) is not, for nothing takes it."""
     try:
         ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text
 
 
 # --- the settings ---------------------------------------------------------------------

@@ -11,7 +11,7 @@ from peers import events, h2_node, h2_wire, node
 from peers.engine import At, Engine, Sink
 from peers.go_peers import GoClient, GoNode
 
-from relay import _fastpath
+from relay import _fastpath, feeds
 
 Start = Callable[..., Engine]
 LOGS, ALERTS, MESSAGES = events.LOGS, events.ALERTS, events.MESSAGES
@@ -38,6 +38,26 @@ def test_each_feed_is_asked_for_with_its_filter(engine: Start) -> None:
             peer.wait_open(feed)
         assert peer.filters == {MESSAGES: ["all"], ALERTS: ["policy"], LOGS: ["system"]}
         assert len(peer.checks) == 1
+
+
+def test_requests_are_those_of_grpc_and_offer_no_compression(engine: Start) -> None:
+    """gRPC over HTTP2, "Requests": who sends no grpc-accept-encoding is sent no compressed message."""
+    relay = engine()
+    with h2_node.Node() as peer:
+        relay.add(peer)
+        wire = peer.accept()
+        asked = {feeds.METHODS[feed]: wire.stream(feed) for feed in events.FEEDS}
+        (check,) = wire.streams.keys() - asked.values()
+        for path, number in {**asked, feeds.HEALTH_CHECK: check}.items():
+            assert wire.streams[number].headers == {
+                ":method": "POST",
+                ":scheme": "http",
+                ":path": path,
+                ":authority": f"127.0.0.1:{peer.port}",
+                "content-type": "application/grpc",
+                "te": "trailers",
+                "user-agent": "kubearmor-relay",
+            }
 
 
 def test_the_filters_can_be_chosen(engine: Start) -> None:
