@@ -189,7 +189,7 @@ def parse_choice(*choices: str) -> Callable[[str], str]:
 
 
 def is_ip(text: str) -> bool:
-    """Whether a text is a numeric address, IPv4 or IPv6; one with a zone (fe80::1%eth0) is not, for nothing takes it."""
+    """Whether a text is a numeric address, IPv4 or IPv6, without a zone (fe80::1%eth0), which nothing here takes."""
     try:
         ip_address(text)
     except ValueError:

@@ -15,7 +15,7 @@ Compare = Callable[..., int]
 
 
 def result(*, micro: float = 2.0, unit: float = 1.0, **whole: float) -> dict[str, Any]:
-    """A result of pytest-benchmark: one micro benchmark, and ratios of a row; names in `more` are better when larger."""
+    """A result of pytest-benchmark: a micro benchmark, and ratios of a row; `more` is better when larger."""
     figures = {
         name: {"value": value, "normalised": True, "at_least": name.startswith("more"), "noise": 0.0}
         for name, value in whole.items()
