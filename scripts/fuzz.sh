@@ -3,16 +3,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-clang_works() {
-    local out status=0
-    out=$(mktemp)
-    echo 'int LLVMFuzzerTestOneInput(const char *d, long n) { (void)d; (void)n; return 0; }' |
-        clang -x c -fsanitize=fuzzer,address - -o "$out" >/dev/null 2>&1 || status=1
-    rm -f "$out"
-    return $status
-}
+# shellcheck source=scripts/libfuzzer.sh
+. scripts/libfuzzer.sh
 
-if ! clang_works; then
+if ! libfuzzer; then
     echo "fuzz: skipped, no clang with libFuzzer here (Debian: clang and libclang-rt-dev)"
     exit 0
 fi

@@ -10,6 +10,8 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=scripts/libfuzzer.sh
+. "$here/libfuzzer.sh"
 say() { printf '%s\n' "$*" >&2; }
 
 # Prints the Debian packages that are missing for a group.
@@ -38,16 +40,6 @@ missing() {
             exit 2
             ;;
     esac
-}
-
-# Whether clang can link a fuzz target.
-libfuzzer() {
-    local out status=0
-    out=$(mktemp)
-    echo 'int LLVMFuzzerTestOneInput(const char *d, long n) { (void)d; (void)n; return 0; }' |
-        clang -x c -fsanitize=fuzzer,address - -o "$out" >/dev/null 2>&1 || status=1
-    rm -f "$out"
-    return $status
 }
 
 explain() {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from peers.engine import Engine
+from peers.feed import TIGHT, Feed
 from peers.go_peers import go_client, go_node
 
 __all__ = ["engine", "go_client", "go_node"]
@@ -20,3 +21,19 @@ def engine() -> Iterator[Callable[..., Engine]]:
             return running.enter_context(Engine(**settings))
 
         yield start
+
+
+@pytest.fixture
+def feed() -> Iterator[Feed]:
+    """With the default journals."""
+    made = Feed()
+    yield made
+    made.native.close()
+
+
+@pytest.fixture
+def tight() -> Iterator[Feed]:
+    """With journals that forget soon."""
+    made = Feed(**TIGHT)
+    yield made
+    made.native.close()

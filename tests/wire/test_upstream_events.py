@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from peers import events, h2_node
 from peers.engine import Engine, Sink
+from peers.talking import Talking
 
 from relay import kubearmor_pb2 as pb
 
@@ -14,17 +15,11 @@ LOGS = events.LOGS
 LIMIT = 2000
 
 
-class Talking:
-    """A byte-level node and the relay's journals, with a small limit for events."""
+class Counted(Talking):
+    """Whose events are limited to LIMIT bytes."""
 
     def __init__(self) -> None:
-        self.engine = Engine(max_event_bytes=LIMIT)
-        self.node = h2_node.Node()
-        self.number = self.engine.add(self.node)
-        self.wire = self.node.accept()
-        self.sinks = {feed: Sink(self.engine, feed) for feed in FEEDS}
-        for feed in FEEDS:
-            self.wire.stream(feed)
+        super().__init__(max_event_bytes=LIMIT)
 
     def counted(self, reason: str) -> int:
         """How often the node's events were skipped for that reason, or repaired."""
@@ -40,19 +35,11 @@ class Talking:
             taken += self.sinks[feed].take(1)
         return taken[:-1]
 
-    def close(self) -> None:
-        self.engine.check()
-        for sink in self.sinks.values():
-            sink.close()
-        self.engine.close()
-        self.node.close()
-        assert self.wire.error is None
-
 
 @pytest.fixture(scope="module")
-def talking() -> Iterator[Talking]:
+def talking() -> Iterator[Counted]:
     """One connection: whatever a node sends here, its stream goes on."""
-    made = Talking()
+    made = Counted()
     yield made
     made.close()
 
@@ -85,14 +72,14 @@ def full(feed: int) -> bytes:
 
 @pieces
 @each_feed
-def test_every_field_is_kept(talking: Talking, feed: int, size: int) -> None:
+def test_every_field_is_kept(talking: Counted, feed: int, size: int) -> None:
     event = full(feed)
     assert talking.pass_on(feed, events.frame(event), size) == [event]
 
 
 @pieces
 @each_feed
-def test_an_empty_event_is_an_event(talking: Talking, feed: int, size: int) -> None:
+def test_an_empty_event_is_an_event(talking: Counted, feed: int, size: int) -> None:
     assert talking.pass_on(feed, events.frames([b"", b""]), size) == [b"", b""]
 
 
@@ -107,14 +94,14 @@ UNKNOWN = {
 
 @pieces
 @pytest.mark.parametrize("field", UNKNOWN.values(), ids=UNKNOWN.keys())
-def test_unknown_fields_pass_untouched(talking: Talking, field: bytes, size: int) -> None:
+def test_unknown_fields_pass_untouched(talking: Counted, field: bytes, size: int) -> None:
     event = field + events.event(LOGS, 1) + field
     assert talking.pass_on(LOGS, events.frame(event), size) == [event]
 
 
 @pieces
 @each_feed
-def test_an_event_exactly_at_the_limit_is_kept(talking: Talking, feed: int, size: int) -> None:
+def test_an_event_exactly_at_the_limit_is_kept(talking: Counted, feed: int, size: int) -> None:
     event = events.event(feed, 1, LIMIT)
     assert talking.pass_on(feed, events.frame(event), size) == [event]
 
@@ -122,7 +109,7 @@ def test_an_event_exactly_at_the_limit_is_kept(talking: Talking, feed: int, size
 @pieces
 @each_feed
 @pytest.mark.parametrize("bytes_", [LIMIT + 1, 20_000, 300_000])
-def test_an_event_above_the_limit_is_skipped_and_counted(talking: Talking, feed: int, bytes_: int, size: int) -> None:
+def test_an_event_above_the_limit_is_skipped_and_counted(talking: Counted, feed: int, bytes_: int, size: int) -> None:
     before = talking.counted("oversize")
     small = events.event(feed, 2)
     data = events.frames([small, events.event(feed, 1, bytes_), small])
@@ -149,7 +136,7 @@ MALFORMED = {
 
 @pieces
 @pytest.mark.parametrize("event", MALFORMED.values(), ids=MALFORMED.keys())
-def test_a_malformed_event_is_skipped_and_counted(talking: Talking, event: bytes, size: int) -> None:
+def test_a_malformed_event_is_skipped_and_counted(talking: Counted, event: bytes, size: int) -> None:
     before = talking.counted("malformed")
     with pytest.raises(DecodeError):
         pb.Log.FromString(event)
@@ -171,7 +158,7 @@ REPAIRED = {
 
 @pieces
 @pytest.mark.parametrize(("bad", "good"), REPAIRED.values(), ids=REPAIRED.keys())
-def test_invalid_utf8_is_repaired_and_counted(talking: Talking, bad: bytes, good: str, size: int) -> None:
+def test_invalid_utf8_is_repaired_and_counted(talking: Counted, bad: bytes, good: str, size: int) -> None:
     before = talking.counted("repaired")
     neighbour = events.event(LOGS, 7)
     event = events.field(4, bad) + neighbour
@@ -181,7 +168,7 @@ def test_invalid_utf8_is_repaired_and_counted(talking: Talking, bad: bytes, good
 
 
 @pieces
-def test_nested_strings_are_repaired_and_their_lengths_with_them(talking: Talking, size: int) -> None:
+def test_nested_strings_are_repaired_and_their_lengths_with_them(talking: Counted, size: int) -> None:
     """Owner, ExecEvent and map entries hold strings, too: what holds them grows with them."""
     bad, good = b"\xff" * 60, ("\ufffd" * 60).encode()  # 180 bytes: lengths of two bytes instead of one
 
@@ -195,7 +182,7 @@ def test_nested_strings_are_repaired_and_their_lengths_with_them(talking: Talkin
     assert talking.pass_on(LOGS, events.frame(event(bad)), size) == [event(good)]
 
 
-def test_a_repair_may_take_an_event_over_the_limit(talking: Talking) -> None:
+def test_a_repair_may_take_an_event_over_the_limit(talking: Counted) -> None:
     """The limit is for what nodes send. A repaired event is kept or skipped and counted, and the next one comes."""
     before = talking.counted("oversize"), talking.counted("repaired")
     event = events.event(LOGS, 1, LIMIT - 102) + events.field(4, b"\xff" * 100)
@@ -210,7 +197,7 @@ def test_a_repair_may_take_an_event_over_the_limit(talking: Talking) -> None:
 
 
 @pieces
-def test_a_compressed_message_is_skipped_and_counted(talking: Talking, size: int) -> None:
+def test_a_compressed_message_is_skipped_and_counted(talking: Counted, size: int) -> None:
     """The relay never offers a compression, so none may come."""
     before = talking.counted("compressed")
     good = events.event(LOGS, 2)

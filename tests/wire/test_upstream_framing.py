@@ -6,31 +6,10 @@ import pytest
 from hyperframe.frame import PriorityFrame
 from hypothesis import given
 from hypothesis import strategies as st
-from peers import events, h2_node
-from peers.engine import Engine, Sink
+from peers import events
+from peers.talking import Talking
 
 LOGS, ALERTS, MESSAGES = events.LOGS, events.ALERTS, events.MESSAGES
-
-
-class Talking:
-    """A byte-level node and what its relay's journal makes of it."""
-
-    def __init__(self, **accepting: object) -> None:
-        self.engine = Engine()
-        self.node = h2_node.Node()
-        self.number = self.engine.add(self.node)
-        self.wire = self.node.accept(**accepting)  # type: ignore[arg-type]
-        for feed in events.FEEDS:
-            self.wire.stream(feed)
-        self.sinks = {feed: Sink(self.engine, feed) for feed in events.FEEDS}
-
-    def close(self) -> None:
-        self.engine.check()
-        for sink in self.sinks.values():
-            sink.close()
-        self.engine.close()
-        self.node.close()
-        assert self.wire.error is None
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peers.feed import Feed, fail_allocation, failing, large
 from unit import oracle_json
-from wire.test_json_cursor import Feed, fail_allocation, failing, large
 
 from relay import _fastpath
 from relay import kubearmor_pb2 as pb
@@ -28,21 +28,6 @@ from relay.feeds import ALERTS, MESSAGES
 WAIT = 60.0
 SANITIZED = Path(os.environ.get("RELAY_BUILD", "normal")).name in ("address-undefined", "thread")
 ALL, ONLY_LOGS = 7, 4
-TIGHT: dict[str, Any] = {"journal_bytes": 64 << 10, "max_event_bytes": 4096}
-
-
-@pytest.fixture
-def feed() -> Iterator[Feed]:
-    made = Feed()
-    yield made
-    made.native.close()
-
-
-@pytest.fixture
-def tight() -> Iterator[Feed]:
-    made = Feed(**TIGHT)
-    yield made
-    made.native.close()
 
 
 @pytest.fixture
@@ -520,7 +505,7 @@ def test_closing_the_engine_leaves_a_write_that_hangs(feed: Feed) -> None:
 PROCESS = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from wire.test_json_cursor import Feed, fail_allocation, failing, large
+from peers.feed import Feed
 from wire.test_writer import Stuck
 
 feed = Feed()
