@@ -15,7 +15,7 @@ ARG BASE=debian:bookworm-slim
 FROM ${BASE} AS python
 ENV DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates libnghttp2-14 python3 \
+    && apt-get install -y --no-install-recommends ca-certificates libnghttp2-14 libssl3 python3 \
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 
@@ -23,7 +23,7 @@ RUN apt-get update \
 FROM python AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        binutils gcc libc6-dev libnghttp2-dev pkg-config python3-dev python3-venv
+        binutils gcc libc6-dev libnghttp2-dev libssl-dev pkg-config python3-dev python3-venv
 WORKDIR /build
 RUN python3 -m venv tools && python3 -m venv --without-pip /KubeArmor/venv
 

@@ -34,13 +34,14 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
-NGHTTP2_MIN = "1.52"
+# As pkg-config names them.
+LIBRARIES = ("libnghttp2 >= 1.52", "openssl >= 3.0")
 
 INSTALL_HINT = """{problem}
-The relay is built on the system's libnghttp2 ({minimum} or later). Install it with
-  Debian, Ubuntu:  apt-get install gcc pkg-config libnghttp2-dev
-  Fedora:          dnf install gcc pkgconf-pkg-config libnghttp2-devel
-  Alpine:          apk add gcc musl-dev linux-headers pkgconf nghttp2-dev
+The relay is built on the system's {libraries}. Install them with
+  Debian, Ubuntu:  apt-get install gcc pkg-config libnghttp2-dev libssl-dev
+  Fedora:          dnf install gcc pkgconf-pkg-config libnghttp2-devel openssl-devel
+  Alpine:          apk add gcc musl-dev linux-headers pkgconf nghttp2-dev openssl-dev
 """
 
 # What the library or the C library may or may not offer. Distributions patch features into old
@@ -67,7 +68,7 @@ SANITIZERS = {"address", "undefined", "thread"}
 
 def fail(problem: str) -> None:
     """End the build with one message that says what to install."""
-    sys.exit("error: " + INSTALL_HINT.format(problem=problem, minimum=NGHTTP2_MIN).rstrip())
+    sys.exit("error: " + INSTALL_HINT.format(problem=problem, libraries=" and ".join(LIBRARIES)).rstrip())
 
 
 def sanitizers() -> list[str]:
@@ -93,15 +94,18 @@ SHOWN = os.environ.get("RELAY_SHOWN", "")
 
 
 def pkg_config(*arguments: str) -> list[str]:
-    command = [os.environ.get("PKG_CONFIG", "pkg-config"), *arguments, f"libnghttp2 >= {NGHTTP2_MIN}"]
-    try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    except FileNotFoundError:
-        fail(f"{command[0]} was not found.")
-    except subprocess.CalledProcessError as error:
-        first_line = (error.stderr.strip() or "no reason given").splitlines()[0]
-        fail(f"{command[0]} does not find libnghttp2 >= {NGHTTP2_MIN}: {first_line}")
-    return shlex.split(done.stdout)
+    found: list[str] = []
+    for library in LIBRARIES:
+        command = [os.environ.get("PKG_CONFIG", "pkg-config"), *arguments, library]
+        try:
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+        except FileNotFoundError:
+            fail(f"{command[0]} was not found.")
+        except subprocess.CalledProcessError as error:
+            first_line = (error.stderr.strip() or "no reason given").splitlines()[0]
+            fail(f"{command[0]} does not find {library}: {first_line}")
+        found += [each for each in shlex.split(done.stdout) if each not in found]
+    return found
 
 
 def compiles(prelude: str, statement: str, flags: list[str], libraries: list[str]) -> bool:
@@ -133,6 +137,8 @@ def compiles(prelude: str, statement: str, flags: list[str], libraries: list[str
 def probe(flags: list[str], libraries: list[str]) -> dict[str, int]:
     if not compiles("#include <nghttp2/nghttp2.h>", "nghttp2_option_new(0);", flags, libraries):
         fail("A program that uses libnghttp2 does not compile and link.")
+    if not compiles("#include <openssl/ssl.h>", "SSL_get0_peer_certificate(0);", flags, libraries):
+        fail("A program that uses OpenSSL 3 does not compile and link.")
     return {f"RELAY_HAVE_{name}": int(compiles(*program, flags, libraries)) for name, program in PROBES.items()}
 
 

@@ -5,7 +5,7 @@ A frame is an event behind its 5-byte gRPC prefix (one zero byte, then the lengt
 big-endian uint32); see the Length-Prefixed-Message of the gRPC over HTTP/2 specification.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
 NODE_IDLE: Final[int]  # known, not connected: the control plane decides when to try
@@ -19,6 +19,7 @@ REPORT_STREAM: Final[int]  # (REPORT_STREAM, node, feed, code, text): a feed end
 REPORT_CALL: Final[int]  # (REPORT_CALL, call, CALL_*, path, message)
 REPORT_SUBSCRIBER: Final[int]  # (REPORT_SUBSCRIBER, subscriber, SUBSCRIBER_*, feed, peer, delivered, lost, code)
 REPORT_DRAINED: Final[int]  # (REPORT_DRAINED, ticket)
+REPORT_TLS: Final[int]  # (REPORT_TLS, peer, text): a client's handshake failed; at most one a second, a counter has all
 REPORT_STOPPED: Final[int]  # (REPORT_STOPPED, code, text): the reactor has ended
 
 CALL_MESSAGE: Final[int]  # a request message; path is given with the first one only, else ""
@@ -29,6 +30,42 @@ SUBSCRIBER_STARTED: Final[int]
 SUBSCRIBER_LOSING: Final[int]  # it has begun to lose events; `lost` says how many so far
 SUBSCRIBER_RECOVERED: Final[int]  # it has lost nothing for 10 s
 SUBSCRIBER_ENDED: Final[int]  # `code` is the gRPC status it ended with
+
+@final
+class Tls:
+    """Certificate, key, trusted root and rules of one side of TLS: an OpenSSL context, which never changes.
+
+    TLS 1.2 and 1.3, HTTP/2 by ALPN demanded, OpenSSL's own ciphers at its security level 2. A peer's certificate must
+    lead to the root as crypto/x509 of Go would have it; a server's must carry the name or address it was reached by.
+
+    Args:
+        server: our part.
+        certificate: PEM, the leaf first, then its chain.
+        key: PEM (PKCS#1, PKCS#8 or SEC1), without a password.
+        root: PEM; the first certificate is trusted, the others are only counted.
+        client_auth: a server asks clients for a certificate: "none", "request" (verified where one is given) or "require".
+        allow: names of which a client's certificate must carry one, as DNS name or common name; none: any certificate.
+    Raises:
+        ValueError: something cannot be used; the text begins with "certificate:", "key:" or "root:".
+        MemoryError: not enough memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: bool,
+        certificate: bytes = b"",
+        key: bytes = b"",
+        root: bytes = b"",
+        client_auth: str = "require",
+        allow: Sequence[str] = (),
+    ) -> None: ...
+    @property
+    def expires(self) -> int:
+        """The first end among certificate, chain and root, in seconds since the epoch."""
+    @property
+    def roots(self) -> int:
+        """How many certificates `root` held."""
 
 @final
 class Engine:
@@ -90,8 +127,19 @@ class Engine:
         Raises:
             ValueError: the number is in use.
         """
-    def connect_node(self, node: int, address: str, port: int) -> None:
-        """Connect to a node at a numeric IPv4 or IPv6 address. Reports follow; ignored unless NODE_IDLE."""
+    def connect_node(self, node: int, address: str, port: int, name: str = "") -> None:
+        """Connect to a node at a numeric IPv4 or IPv6 address. Reports follow; ignored unless NODE_IDLE.
+
+        `name`: under TLS, the DNS name that its certificate is checked for; without one it is the address.
+        """
+    def set_tls(self, *, server: Tls | None, client: Tls | None) -> None:
+        """Say what new connections speak from now on, with subscribers (`server`) and with nodes; None: plaintext.
+
+        At any time, before `listen` too. Open connections go on as they are.
+
+        Raises:
+            ValueError: a Tls of the other part.
+        """
     def open_stream(self, node: int, feed: int) -> None:
         """Open one ended feed again. Ignored unless the node is connected and the feed closed."""
     def remove_node(self, node: int) -> None:

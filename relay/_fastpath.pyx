@@ -25,10 +25,10 @@ from relay.native.mailbox cimport command_new, eventfd_clear, mailbox_command
 from relay.native.memory cimport Memory, memory_fail_at, memory_init, memory_release, memory_take
 from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NAMES, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT,
-    COMMAND_NODE_OPEN, COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, Command, Feed,
-    FeedCount, FEEDS,
-    LIMITS, Mailbox, Node, NodeCount, PREFIX, Reactor, Reader, Report, SKIP_REASONS, Settings, Snapshot,
+    COMMAND_NODE_OPEN, COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, COMMAND_TLS, Command,
+    Feed, FeedCount, FEEDS, LIMITS, Mailbox, NAME_BYTES, Node, NodeCount, PREFIX, Reactor, Reader, Report, SKIP_REASONS, Settings, Snapshot,
     SubscriberCount, TEXT_BYTES,
+    TlsContext,
 )
 from relay.native.ip cimport IP_BYTES, ip_map
 from relay.native.names cimport NAMES_KEY, NAMES_MOST, NAMES_OTHER, NAMES_TEXT, Names, names_add, names_new
@@ -43,9 +43,13 @@ from relay.native.writer cimport (
     WriterCount, WriterState, writer_attach, writer_count, writer_ended, writer_free, writer_init, writer_never,
     writer_run, writer_stop, writer_unwritten, writer_wait,
 )
+from relay.native.openssl cimport ERR_clear_error
 from relay.native.status cimport (
     EXCEPTION_BLOCKING, EXCEPTION_MEMORY, EXCEPTION_OS, EXCEPTION_VALUE, STATUS_COUNT, STATUS_OK,
     relay_status_row,
+)
+from relay.native.tls_context cimport (
+    TLS_FAULT_MEMORY, tls_context_load, tls_context_new, tls_context_release, tls_context_take,
 )
 
 NODE_IDLE = model.NODE_IDLE
@@ -58,6 +62,7 @@ REPORT_STREAM = model.REPORT_STREAM
 REPORT_CALL = model.REPORT_CALL
 REPORT_SUBSCRIBER = model.REPORT_SUBSCRIBER
 REPORT_DRAINED = model.REPORT_DRAINED
+REPORT_TLS = model.REPORT_TLS
 REPORT_STOPPED = model.REPORT_STOPPED
 
 CALL_MESSAGE = streams.CALL_MESSAGE
@@ -76,13 +81,14 @@ FEED_NAMES = ("messages", "alerts", "logs")
 SKIP_NAMES = ("malformed", "oversize", "compressed", "truncated", "budget", "memory")
 LIMIT_NAMES = (
     "connections", "descriptors", "handshake", "idle", "controls", "headers", "request", "keepalive", "remainders",
-    "calls", "memory", "protocol",
+    "calls", "memory", "protocol", "tls",
 )
 assert len(SKIP_NAMES) == SKIP_REASONS and len(LIMIT_NAMES) == LIMITS
 
 cdef enum:
     CURSOR_GAPS = 64           # losses that a cursor can be set back over
     CURSOR_KEPT = 4194304      # of a larger buffer for JSON nothing is kept
+    TLS_TEXT = 1048576         # bytes of a certificate's, key's or root's text
     NODE_NEWS = 16             # nodes whose slots are copied under one hold of the lock
 
 
@@ -190,6 +196,68 @@ cdef int feed_number(int feed) except -1:
     if not 0 <= feed < FEEDS:
         raise ValueError(f"feed {feed} does not exist; 0 messages, 1 alerts, 2 logs")
     return feed
+
+
+# By TlsFault.
+TLS_FAULTS = (
+    "", "", "certificate: no certificate in PEM that can be read", "certificate: not valid yet",
+    "certificate: expired", "certificate: too weak, or of a kind that OpenSSL does not take (security level 2)",
+    "key: no private key in PEM without a password that can be read", "key: not that of the certificate",
+    "root: no certificate in PEM that can be read", "root: not valid yet", "root: expired",
+    "root: not a certificate authority (basic constraints, key usage)",
+)
+
+
+cdef class Tls:
+    cdef TlsContext *context
+
+    def __init__(
+        self, *, bint server, bytes certificate=b"", bytes key=b"", bytes root=b"", str client_auth="require", allow=()
+    ):
+        cdef int fault
+        cdef bytes names
+        if self.context != NULL:
+            raise RuntimeError("a Tls is made once")
+        if client_auth not in ("none", "request", "require"):
+            raise ValueError(f"client_auth is {client_auth!r}; none, request and require are accepted")
+        if server and not certificate:
+            raise ValueError("certificate: a server has one")
+        if not root and (not server or client_auth != "none"):
+            raise ValueError("root: no peer can be verified without one")
+        if max(len(certificate), len(key), len(root)) > TLS_TEXT:
+            raise ValueError(f"certificate, key and root: at most {TLS_TEXT} bytes each")
+        names = b"".join([name.encode() + b"\0" for name in allow])
+        if any([not name or "\0" in name or name[0] == "." for name in allow]):
+            raise ValueError(f"allow is {allow!r}; whole names are accepted")
+        self.context = tls_context_new(
+            server, not server or client_auth != "none", server and client_auth == "require")
+        if self.context == NULL:
+            raise MemoryError("no memory for TLS")
+        if names:
+            self.context.allow = <char *> calloc(1, len(names) + 1)
+            if self.context.allow == NULL:
+                raise MemoryError("no memory for TLS")
+            memcpy(self.context.allow, <const char *> names, len(names))
+        fault = tls_context_load(
+            self.context, <const uint8_t *> PyBytes_AS_STRING(certificate), <int> len(certificate),
+            <const uint8_t *> PyBytes_AS_STRING(key), <int> len(key),
+            <const uint8_t *> PyBytes_AS_STRING(root), <int> len(root))
+        ERR_clear_error()
+        if fault == TLS_FAULT_MEMORY:
+            raise MemoryError("no memory for TLS")
+        if fault:
+            raise ValueError(TLS_FAULTS[fault])
+
+    def __dealloc__(self):
+        tls_context_release(self.context)
+
+    @property
+    def expires(self):
+        return self.context.expires
+
+    @property
+    def roots(self):
+        return self.context.roots
 
 
 cdef class Engine:
@@ -367,14 +435,18 @@ cdef class Engine:
         if self.give(command, False) == STATUS_OK:
             self.nodes.add(node)
 
-    def connect_node(self, int node, str address, int port):
+    def connect_node(self, int node, str address, int port, str name=""):
         cdef Command *command
         cdef sockaddr_in *four
         cdef sockaddr_in6 *six
+        cdef bytes encoded = name.encode()
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port} does not exist; 1 to 65535 are accepted")
+        if PyBytes_GET_SIZE(encoded) >= NAME_BYTES or 0 in encoded:
+            raise ValueError(f"the name {name!r} is no DNS name")
         text = address.encode()
-        command = self.command(COMMAND_NODE_CONNECT, 0)
+        command = self.command(COMMAND_NODE_CONNECT, <size_t> PyBytes_GET_SIZE(encoded))
+        memcpy(command.data, PyBytes_AS_STRING(encoded), command.size)
         four = <sockaddr_in *> &command.address
         six = <sockaddr_in6 *> &command.address
         command.node = node
@@ -450,6 +522,17 @@ cdef class Engine:
         except BaseException:
             memory_release(&reactor.memory, command)
             raise
+        self.give(command, False)
+
+    def set_tls(self, *, Tls server, Tls client):
+        cdef Command *command
+        if server is not None and not server.context.server:
+            raise ValueError("server is a Tls of a client")
+        if client is not None and client.context.server:
+            raise ValueError("client is a Tls of a server")
+        command = self.command(COMMAND_TLS, 0)
+        command.tls[0] = tls_context_take(server.context) if server is not None else NULL
+        command.tls[1] = tls_context_take(client.context) if client is not None else NULL
         self.give(command, False)
 
     def drain(self, uint64_t ticket, int feed):
@@ -582,6 +665,8 @@ cdef class Engine:
         if report.kind == model.REPORT_SUBSCRIBER:
             return (REPORT_SUBSCRIBER, report.number, report.what, report.feed, report.text.decode("utf-8", "replace"),
                     report.delivered, report.lost, report.code)
+        if report.kind == model.REPORT_TLS:
+            return (REPORT_TLS, (<char *> report.data).decode(), report.text.decode("utf-8", "replace"))
         if report.kind == model.REPORT_DRAINED:
             return (REPORT_DRAINED, report.number)
         return (REPORT_STOPPED, report.code, report.text.decode("utf-8", "replace"))
@@ -661,6 +746,10 @@ cdef dict snapshot_dict(Snapshot *snapshot):
             "assembly_bytes": snapshot.assembly_bytes, "remainder_bytes": snapshot.remainder_bytes,
             "tail_bytes": snapshot.tail_bytes, "reports_dropped": snapshot.reports_dropped,
             "limits": {name: snapshot.limits[i] for i, name in enumerate(LIMIT_NAMES)},
+            "tls": {
+                "handshakes": snapshot.tls.handshakes, "resumed": snapshot.tls.resumed, "failed": snapshot.tls.failed,
+                "waiting": snapshot.tls.waiting,
+            },
         },
     }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Look for the system packages that a task needs, and install what is missing where apt-get is at hand.
 #
-#   scripts/system.sh build     a C compiler, Python 3.11 or later with headers and venv, pkg-config, libnghttp2
+#   scripts/system.sh build     a C compiler, Python 3.11 or later with headers and venv, pkg-config, libnghttp2, OpenSSL
 #   scripts/system.sh peers     haproxy and nginx, which the benchmarks run beside the relay (optional)
 #   scripts/system.sh fuzz      clang and its runtime library, for libFuzzer (optional)
 #   scripts/system.sh cluster   etcd and openssl, for the tests with a real Kubernetes API server (optional)
@@ -21,6 +21,7 @@ missing() {
             command -v gcc >/dev/null || echo gcc libc6-dev
             command -v pkg-config >/dev/null || echo pkg-config
             pkg-config --exists 'libnghttp2 >= 1.52' 2>/dev/null || echo libnghttp2-dev
+            pkg-config --exists 'openssl >= 3.0' 2>/dev/null || echo libssl-dev
             "$here/python.sh" >/dev/null 2>&1 || echo python3 python3-venv python3-dev
             ;;
         peers)
@@ -47,9 +48,9 @@ explain() {
         build)
             say "error: the relay needs packages that are not installed: $2"
             say "Install them with"
-            say "  Debian, Ubuntu:  apt-get install gcc libc6-dev pkg-config libnghttp2-dev python3 python3-venv python3-dev"
-            say "  Fedora:          dnf install gcc pkgconf-pkg-config libnghttp2-devel python3 python3-devel"
-            say "  Alpine:          apk add gcc musl-dev linux-headers pkgconf nghttp2-dev python3 python3-dev"
+            say "  Debian, Ubuntu:  apt-get install gcc libc6-dev pkg-config libnghttp2-dev libssl-dev python3 python3-venv python3-dev"
+            say "  Fedora:          dnf install gcc pkgconf-pkg-config libnghttp2-devel openssl-devel python3 python3-devel"
+            say "  Alpine:          apk add gcc musl-dev linux-headers pkgconf nghttp2-dev openssl-dev python3 python3-dev"
             exit 1
             ;;
         *)

@@ -12,7 +12,7 @@ from relay.native.mailbox cimport mailbox_report, mailbox_take, report_new
 from relay.native.memory cimport memory_release
 from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NAMES, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT,
-    COMMAND_NODE_OPEN, COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT,
+    COMMAND_NODE_OPEN, COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, COMMAND_TLS,
     CONNECTION_CLIENT, CONNECTION_LISTENER, CONNECTION_OPEN, FEED_LOGS, FEEDS, LIMIT_CALLS, PREFIX,
     REPORT_DRAINED, SKIP_OVERSIZE, STREAM_FEED, STREAM_REQUEST, Command, Connection, Feed, Node, Reactor, Reader,
     Report, Stream,
@@ -24,6 +24,8 @@ from relay.native.server cimport server_goaway
 from relay.native.status cimport STATUS_OK, STATUS_REMOVED, STATUS_SHUTDOWN, STATUS_SYSTEM
 from relay.native.stream cimport stream_answer, stream_end, stream_final, stream_finish
 from relay.native.subscriber cimport subscriber_in_flight, subscriber_settle
+from relay.native.tls cimport tls_forget
+from relay.native.tls_context cimport tls_context_release
 
 
 cdef inline void command_listen(Reactor *reactor, Command *command) noexcept nogil:
@@ -78,6 +80,21 @@ cdef inline void command_names(Reactor *reactor, Command *command) noexcept nogi
     memory_release(&reactor.memory, feed.names)
     feed.names = command.names
     command.names = NULL
+
+
+cdef inline void command_tls(Reactor *reactor, Command *command) noexcept nogil:
+    """What new connections speak from now on; those that are open go on as they are."""
+    cdef Node *node = reactor.nodes
+    tls_context_release(reactor.server_tls)
+    tls_context_release(reactor.client_tls)
+    reactor.server_tls = command.tls[0]
+    reactor.client_tls = command.tls[1]
+    command.tls[0] = NULL
+    command.tls[1] = NULL
+    while node != NULL:
+        # A session would go on with what was verified by the former rules.
+        tls_forget(node)
+        node = node.next
 
 
 cdef inline Stream *command_call(Reactor *reactor, uint64_t number) noexcept nogil:
@@ -248,6 +265,8 @@ cdef inline bint command_run(Reactor *reactor, Command *command) noexcept nogil:
         command_answer(reactor, command)
     elif command.kind == COMMAND_NAMES:
         command_names(reactor, command)
+    elif command.kind == COMMAND_TLS:
+        command_tls(reactor, command)
     elif command.kind == COMMAND_SHUTDOWN:
         shutdown_begin(reactor, command.time, command.mask != 0)
     elif command.kind == COMMAND_SNAPSHOT:
@@ -261,7 +280,7 @@ cdef inline bint command_run(Reactor *reactor, Command *command) noexcept nogil:
         if node == NULL or node.removing:
             return False
         if command.kind == COMMAND_NODE_CONNECT:
-            node_connect(reactor, node, &command.address)
+            node_connect(reactor, node, &command.address, command.data, command.size)
         elif command.kind == COMMAND_NODE_OPEN:
             node_open(reactor, node, command.feed)
         elif command.kind == COMMAND_NODE_REMOVE:

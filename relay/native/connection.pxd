@@ -7,6 +7,7 @@ in the middle of it finds CONNECTION_CLOSED and stops.
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from libc.string cimport memset
 
+from relay.native.address cimport address_text
 from relay.native.debug cimport relay_assert
 from relay.native.memory cimport (
     memory_nghttp2_calloc, memory_nghttp2_free, memory_nghttp2_malloc, memory_nghttp2_realloc, memory_release,
@@ -17,23 +18,11 @@ from relay.native.model cimport (
 )
 from relay.native.nghttp2 cimport nghttp2_mem
 from relay.native.posix cimport (
-    AF_INET, AF_INET6, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, close, epoll_ctl,
-    epoll_event, errno, inet_ntop, ntohs, setsockopt, sockaddr_in, sockaddr_in6,
+    EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, close, epoll_ctl, epoll_event, errno,
+    setsockopt,
 )
 from relay.native.status cimport STATUS_NO_MEMORY, STATUS_OK, STATUS_SYSTEM
 from relay.native.timers cimport timer_init, timers_clear, timers_reserve, timers_set
-
-from libc.stdio cimport snprintf
-
-cdef extern from *:
-    """
-    #include <string.h>
-    static inline int relay_is_mapped(const unsigned char *address) {
-        static const unsigned char prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-        return memcmp(address, prefix, sizeof(prefix)) == 0;
-    }
-    """
-    bint relay_is_mapped(const unsigned char *address) noexcept nogil
 
 
 cdef inline Connection *connection_new(Reactor *reactor, int kind, int fd) noexcept nogil:
@@ -142,8 +131,8 @@ cdef inline void connection_end(Connection *connection, int status) noexcept nog
 cdef inline void connection_free(Connection *connection) noexcept nogil:
     """Unlink and free a closed connection. Its session, streams and tail are gone already."""
     cdef Reactor *reactor = connection.reactor
-    relay_assert(connection.session == NULL and connection.streams == NULL and connection.tail == NULL,
-                 "a connection is freed empty")
+    relay_assert(connection.session == NULL and connection.streams == NULL and connection.tail == NULL
+                 and connection.tls == NULL, "a connection is freed empty")
     if connection.previous != NULL:
         connection.previous.next = connection.next
     else:
@@ -201,20 +190,5 @@ cdef inline void socket_option(int fd, int level, int name, int value) noexcept 
 
 
 cdef inline void peer_text(const Connection *connection, char *text, size_t size) noexcept nogil:
-    """Address and port of the peer, IPv6 in brackets; an IPv4 address that came in as IPv6 is written as IPv4."""
-    cdef char host[46]         # INET6_ADDRSTRLEN
-    cdef const sockaddr_in *four = <const sockaddr_in *> &connection.peer
-    cdef const sockaddr_in6 *six = <const sockaddr_in6 *> &connection.peer
-    host[0] = 0
-    if connection.peer.ss_family == AF_INET:
-        inet_ntop(AF_INET, &four.sin_addr, host, sizeof(host))
-        snprintf(text, size, "%s:%u", host, <unsigned int> ntohs(four.sin_port))
-    elif connection.peer.ss_family == AF_INET6 and relay_is_mapped(six.sin6_addr.s6_addr):
-        # An IPv4 client of a socket that takes both (RFC 4291, 2.5.5.2).
-        inet_ntop(AF_INET, six.sin6_addr.s6_addr + 12, host, sizeof(host))
-        snprintf(text, size, "%s:%u", host, <unsigned int> ntohs(six.sin6_port))
-    elif connection.peer.ss_family == AF_INET6:
-        inet_ntop(AF_INET6, &six.sin6_addr, host, sizeof(host))
-        snprintf(text, size, "[%s]:%u", host, <unsigned int> ntohs(six.sin6_port))
-    else:
-        snprintf(text, size, "unknown")
+    """Address and port of the peer."""
+    address_text(&connection.peer, text, size)

@@ -98,6 +98,7 @@ cdef inline void snapshot_fill(Reactor *reactor, Snapshot *snapshot) noexcept no
         snapshot.calls += 1
         stream = stream.next_call
     memcpy(snapshot.limits, reactor.limits, sizeof(snapshot.limits))
+    snapshot.tls = reactor.tls
     snapshot.connections = reactor.connection_count
     snapshot.clients = reactor.client_count
     snapshot.accepted = reactor.accepted

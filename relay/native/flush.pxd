@@ -5,8 +5,8 @@ from libc.stdint cimport uint8_t
 from relay.native.connection cimport connection_dirty, connection_end
 from relay.native.leisure cimport leisure_judge, leisure_leave
 from relay.native.model cimport (
-    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_NODE, CONNECTION_OPEN, LIMIT_MEMORY, WRITE_ROUNDS,
-    Connection, Reactor,
+    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_NODE, CONNECTION_OPEN, CONNECTION_OPENING, LIMIT_MEMORY,
+    WRITE_ROUNDS, Connection, Reactor,
 )
 from relay.native.nghttp2 cimport (
     NGHTTP2_ERR_NOMEM, nghttp2_session_mem_send, nghttp2_session_want_read, nghttp2_session_want_write,
@@ -62,13 +62,16 @@ cdef inline void connection_flush(Reactor *reactor, Connection *connection) noex
     if connection.starved and connection.state != CONNECTION_CLOSED:
         reactor.limits[LIMIT_MEMORY] += 1
         connection_end(connection, STATUS_NO_MEMORY)
-    if connection.state != CONNECTION_OPEN or not connection.writable:
+    if connection.state != CONNECTION_OPEN and connection.state != CONNECTION_OPENING or not connection.writable:
         return
-    if connection.kind == CONNECTION_CLIENT:
+    if connection.kind == CONNECTION_CLIENT and connection.state == CONNECTION_OPEN:
         server_unsent(reactor, connection)
     if connection.tail != NULL:
         if not _wrote(reactor, connection, tail_write(reactor, connection, stream_free)):
             return
+    if connection.state == CONNECTION_OPENING:
+        # A handshake of TLS: there is no session yet.
+        return
     while more:
         if rounds == WRITE_ROUNDS:
             connection_dirty(connection)

@@ -18,6 +18,7 @@ from relay.native.posix cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, read, write,
 )
 from relay.native.status cimport STATUS_FULL, STATUS_OK, STATUS_SHUTDOWN, STATUS_SYSTEM
+from relay.native.tls_context cimport tls_context_release
 
 cdef enum:
     MAILBOX_COMMANDS = 4096           # commands that may wait
@@ -39,6 +40,8 @@ cdef inline int mailbox_init(Mailbox *mailbox) noexcept nogil:
 cdef inline void command_free(Reactor *reactor, Command *command) noexcept nogil:
     """Give back a command that was not run, with what it carries."""
     memory_release(&reactor.memory, command.names)
+    tls_context_release(command.tls[0])
+    tls_context_release(command.tls[1])
     memory_release(&reactor.memory, command)
 
 

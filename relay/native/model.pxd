@@ -4,12 +4,13 @@ Everything here belongs to the reactor thread, save what lies in `Mailbox` (unde
 journals' segments (journal.pxd says how) and `Memory`'s counters.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from relay.native.journal cimport Journal, Place, Segment
 from relay.native.memory cimport Memory
 from relay.native.names cimport Names
 from relay.native.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
+from relay.native.openssl cimport BIO_METHOD, SSL, SSL_CTX, SSL_SESSION, X509
 from relay.native.posix cimport epoll_event, iovec, pthread_cond_t, pthread_mutex_t, sockaddr_storage
 from relay.native.shape cimport Shapes
 from relay.native.timers cimport Timer, Timers
@@ -43,6 +44,17 @@ cdef enum:
     NODE_CONNECTION_WINDOW = 16777216
 
     TEXT_BYTES = 200           # texts that reports carry, cut to this
+    NAME_BYTES = 256           # a DNS name and its NUL
+
+    TLS_PLAIN = 16384          # most bytes that one record of TLS carries (RFC 8446, 5.1)
+    # One read of TLS, and one gathering. Together they stay in a cache of their core's own while they are decrypted,
+    # looked at and encrypted.
+    TLS_RECEIVE_BYTES = 262144
+    TLS_WRITE_BYTES = 262144
+    # What a gathering becomes, and what OpenSSL may have to say besides. Two records in a row carry more than
+    # TLS_PLAIN, and one record adds at most 90 bytes.
+    TLS_SEALS = 2 * TLS_WRITE_BYTES // TLS_PLAIN + 16
+    TLS_SEALED_BYTES = TLS_WRITE_BYTES + 2 * TLS_PLAIN + TLS_SEALS * 90 + 65536
 
 # What a descriptor in epoll belongs to.
 cdef enum:  # ConnectionKind
@@ -82,6 +94,7 @@ cdef enum:  # Limit
     LIMIT_CALLS                # queue of calls to Python full
     LIMIT_MEMORY               # an allocation failed
     LIMIT_PROTOCOL             # HTTP/2 protocol errors
+    LIMIT_TLS                  # clients refused by TLS: plaintext, no ALPN, a certificate that is not trusted
     LIMITS
 
 cdef enum:  # NodeState
@@ -230,14 +243,25 @@ cdef struct Record:
     uint32_t frames            # messages that end in this piece
     uint32_t lead              # bytes of its start that belong to a message begun earlier
 
-# What a short write left behind: the bytes from the first record not wholly accepted.
+# One record of TLS: what it carries, and what it has become.
+cdef struct Seal:
+    uint32_t plain
+    uint32_t cipher
+
+# What a short write left behind: the bytes from the first record not wholly accepted; under TLS those of the first
+# record of TLS that has not left whole.
 cdef struct Tail:
     size_t size
     size_t sent                # of `size`, accepted by the kernel
+    size_t accepted            # of the records' bytes: `sent`, or under TLS those that have left in whole records of TLS
     uint32_t records
     uint32_t settled           # records wholly accepted
     size_t settled_bytes       # and their bytes
+    uint32_t seals             # 0 without TLS
+    uint32_t unsealed          # of them those that have left whole
+    size_t unsealed_bytes      # and their bytes
     Record *record
+    Seal *seal
     uint8_t *data
 
 # Frame scanner of a node's connection (framing.pxd).
@@ -251,6 +275,31 @@ cdef struct Framer:
     int32_t stream             # and its stream, which may be over before the frame is
     uint32_t credit            # bytes taken past nghttp2, not yet given back to the connection's window
     bint window_due
+
+# What one side of TLS is made of (tls_context.pxd); shared by all connections that began with it.
+cdef struct TlsContext:
+    uint32_t users             # atomic
+    SSL_CTX *ctx
+    BIO_METHOD *method
+    X509 *root                 # NULL: no peer's certificate is trusted
+    bint server                # our part
+    char *allow                # names of which a client must carry one, each with a NUL, an empty one at the end; or NULL
+    int64_t expires            # the first end among own certificates and root, seconds since the epoch
+    uint32_t roots             # certificates that came with the root
+
+# A connection's TLS (tls.pxd), from its first bytes on.
+cdef struct TlsLink:
+    Connection *connection
+    SSL *ssl
+    const uint8_t *received    # bytes of this read that OpenSSL has not taken yet
+    size_t received_size
+    bint open                  # the handshake is over
+    bint over                  # the peer has said that it sends no more
+    bint broken                # what it sent cannot be decrypted
+    size_t said                # bytes that OpenSSL had to say by itself since a tail was last empty
+    bint shaking               # a client's, on the reactor's list of handshakes under way
+    Connection *next_shaking
+    Connection *previous_shaking
 
 cdef struct Connection:
     uint8_t kind               # ConnectionKind
@@ -293,6 +342,10 @@ cdef struct Connection:
     sockaddr_storage peer
     Node *node                 # CONNECTION_NODE
     Framer framer
+    TlsContext *tls_context    # what it speaks TLS with; NULL: plaintext
+    TlsLink *tls               # NULL before its first bytes, and when it has said all
+    bint stepping              # on the reactor's queue of handshakes that can go on
+    Connection *next_step
 
 cdef struct NodeStream:
     int32_t id                 # 0: not open
@@ -345,6 +398,10 @@ cdef struct Node:
     uint64_t connects
     uint64_t last_window       # gather: the 10 ms window it was last read in
     bint removing
+    # TLS
+    char name[NAME_BYTES]      # what its certificate is checked for; empty: the address
+    SSL_SESSION *session       # of the last connection, to be resumed
+    sockaddr_storage session_peer
     # report slot, under the mailbox' lock
     bint dirty
     Node *next_dirty
@@ -367,6 +424,7 @@ cdef enum:  # CommandKind
     COMMAND_ANSWER
     COMMAND_SNAPSHOT
     COMMAND_NAMES
+    COMMAND_TLS
     COMMAND_SHUTDOWN
 
 cdef struct Command:
@@ -386,6 +444,7 @@ cdef struct Command:
     char filters[FEEDS][16]
     Snapshot *snapshot
     Names *names               # COMMAND_NAMES: the table, or NULL for none
+    TlsContext *tls[2]         # COMMAND_TLS: with subscribers, with nodes; NULL: plaintext
     size_t size
     uint8_t *data              # behind this struct
 
@@ -395,6 +454,7 @@ cdef enum:  # ReportKind
     REPORT_CALL
     REPORT_SUBSCRIBER
     REPORT_DRAINED
+    REPORT_TLS
     REPORT_STOPPED
 
 cdef struct Report:
@@ -458,6 +518,12 @@ cdef struct FeedCount:
     uint64_t ended_delivered
     uint64_t ended_lost
 
+cdef struct TlsCount:
+    uint64_t handshakes        # that succeeded
+    uint64_t resumed           # of those, with a session of before
+    uint64_t failed
+    uint64_t waiting           # under way
+
 cdef struct Snapshot:
     bint done
     bint failed
@@ -482,6 +548,7 @@ cdef struct Snapshot:
     uint64_t tail_bytes
     uint64_t reports_dropped
     uint64_t calls
+    TlsCount tls
 
 # What Python threads and the reactor share, under `lock`.
 cdef struct Mailbox:
@@ -567,6 +634,7 @@ cdef struct Reactor:
     uint64_t client_count
     uint64_t accepted
     uint64_t limits[LIMITS]
+    TlsCount tls
     uint64_t turns
     uint64_t reads
     uint64_t writes
@@ -582,8 +650,25 @@ cdef struct Reactor:
     uint32_t window_nodes
     bint gathering
     uint64_t turn_began
+    # TLS
+    TlsContext *server_tls     # with subscribers
+    TlsContext *client_tls     # with nodes
+    Connection *first_step     # handshakes that can go on
+    Connection *last_step
+    uint64_t next_step         # when the next one may
+    uint64_t grown             # when a feed last grew
+    Connection *first_shaking  # handshakes of clients under way, the oldest first
+    Connection *last_shaking
+    uint32_t shaking
+    uint64_t tls_told          # when a client's failure was last reported
     # scratch
     uint8_t *receive
+    uint8_t *cipher            # TLS: a read
+    uint8_t *stage             # one record of TLS, put together
+    uint8_t *sealed            # what OpenSSL has written, for the connection that is at it
+    size_t sealed_used
+    Seal *seals
+    uint32_t seal_count
     uint8_t *scratch
     size_t scratch_used
     iovec *pieces

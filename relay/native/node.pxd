@@ -2,7 +2,7 @@
 
 What fails is reported; trying again is Python's business.
 
-  IDLE --connect--> CONNECTING --socket writable--> CHECKING --HealthCheck answered--> STREAMING
+  IDLE --connect--> CONNECTING --socket writable, TLS agreed if set--> CHECKING --HealthCheck answered--> STREAMING
   any state but IDLE --the connection ends--> IDLE, with the reason
   STREAMING: a feed that ends alone is reported alone, and opened again on command
 """
@@ -12,8 +12,8 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy, memset, strerror, strlen
 
 from relay.native.connection cimport (
-    connection_allocator, connection_dirty, connection_end, connection_new, connection_timer, connection_watch,
-    peer_text, socket_option,
+    connection_allocator, connection_dirty, connection_end, connection_new, connection_ready, connection_timer,
+    connection_watch, peer_text, socket_option,
 )
 from relay.native.framing cimport framer_receive
 from relay.native.grpc cimport (
@@ -52,6 +52,8 @@ from relay.native.status cimport (
     STATUS_OK, STATUS_PROTOCOL, STATUS_REFUSED, STATUS_RESET, STATUS_SELF, STATUS_SILENT, STATUS_SYSTEM,
     STATUS_TIMEOUT, STATUS_UNREACHABLE, status_grpc, status_text,
 )
+from relay.native.tls cimport tls_begin, tls_forget, tls_keep, tls_name
+from relay.native.tls_context cimport tls_context_take
 from relay.native.transport cimport transport_read
 
 cdef extern from *:
@@ -101,6 +103,7 @@ cdef inline Node *node_new(
 
 cdef inline void node_free(Reactor *reactor, Node *node) noexcept nogil:
     mailbox_forget(reactor, node)
+    tls_forget(node)
     if node.previous != NULL:
         node.previous.next = node.next
     else:
@@ -123,8 +126,10 @@ cdef inline void node_fail(Reactor *reactor, Node *node, int status, const char 
         connection_end(node.connection, status)
 
 
-cdef inline void node_connect(Reactor *reactor, Node *node, const sockaddr_storage *address) noexcept nogil:
-    """Begin to connect."""
+cdef inline void node_connect(
+    Reactor *reactor, Node *node, const sockaddr_storage *address, const uint8_t *name, size_t name_size
+) noexcept nogil:
+    """Begin to connect. Under TLS its certificate is checked for the name, or without one for the address."""
     cdef int fd
     cdef Connection *connection
     cdef socklen_t size = sizeof(sockaddr_in) if address.ss_family == AF_INET else sizeof(sockaddr_in6)
@@ -151,7 +156,12 @@ cdef inline void node_connect(Reactor *reactor, Node *node, const sockaddr_stora
         close(fd)
         node_state(reactor, node, NODE_IDLE, status_grpc(STATUS_NO_MEMORY), status_text(STATUS_NO_MEMORY))
         return
+    if not name_is(name, name_size, node.name):
+        tls_forget(node)
+        memcpy(node.name, name, name_size)
+        node.name[name_size] = 0
     connection.node = node
+    connection.tls_context = tls_context_take(reactor.client_tls)
     memcpy(&connection.peer, address, sizeof(sockaddr_storage))
     node.connection = connection
     node.pings = False
@@ -210,7 +220,7 @@ cdef inline int32_t node_request(Connection *connection, const char *path) noexc
     cdef char authority[80]
     peer_text(connection, authority, sizeof(authority))
     header_text(&headers[0], ":method", "POST")
-    header_text(&headers[1], ":scheme", "http")
+    header_text(&headers[1], ":scheme", "http" if connection.tls == NULL else "https")
     header_text(&headers[2], ":path", path)
     header_text(&headers[3], ":authority", authority)
     header_text(&headers[4], "content-type", "application/grpc")
@@ -307,16 +317,28 @@ cdef inline void node_connected(Reactor *reactor, Node *node) noexcept nogil:
     connection_dirty(connection)
 
 
+cdef inline void node_reached(Reactor *reactor, Node *node) noexcept nogil:
+    """The socket is connected: TLS if set, else HTTP/2 at once."""
+    if node.connection.tls_context == NULL:
+        node_connected(reactor, node)
+    elif tls_begin(node.connection) != STATUS_OK:
+        node_fail(reactor, node, STATUS_NO_MEMORY, status_text(STATUS_NO_MEMORY))
+    else:
+        tls_name(node.connection, node)
+        # Its turn among the handshakes comes as if something had arrived.
+        connection_ready(node.connection)
+
+
 cdef inline void node_writable(Reactor *reactor, Node *node) noexcept nogil:
     """The connecting socket has become writable, or failed."""
     cdef int error = 0
     cdef socklen_t size = sizeof(error)
     cdef int status
-    if node.connection.state != CONNECTION_OPENING:
+    if node.connection.state != CONNECTION_OPENING or node.connection.tls != NULL:
         return
     getsockopt(node.connection.fd, SOL_SOCKET, SO_ERROR, &error, &size)
     if error == 0:
-        node_connected(reactor, node)
+        node_reached(reactor, node)
         return
     if error == ECONNREFUSED:
         status = STATUS_REFUSED
@@ -592,7 +614,8 @@ cdef inline void node_timer(Reactor *reactor, Connection *connection) noexcept n
     if node.state == NODE_CONNECTING:
         deadline = connection.opened + reactor.settings.connect_timeout
         if reactor.now >= deadline:
-            snprintf(text, sizeof(text), "no connection within %.1f s",
+            snprintf(text, sizeof(text), "no connection within %.1f s" if connection.tls == NULL
+                     else "no end of the TLS handshake within %.1f s",
                      <double> reactor.settings.connect_timeout / 1e9)
             node_fail(reactor, node, STATUS_TIMEOUT, text)
             return
@@ -632,6 +655,7 @@ cdef inline void node_lost(Reactor *reactor, Connection *connection) noexcept no
         stream.id = 0
         stream.accepted = False
     node.check_stream = 0
+    tls_keep(connection, node)
     node.connection = NULL
     connection.node = NULL
     if node.removing:
@@ -644,11 +668,12 @@ cdef inline void node_read_rest(Reactor *reactor, Node *node) noexcept nogil:
     """Take what has arrived from a node that is let go, a bounded number of reads."""
     cdef Connection *connection = node.connection
     cdef ssize_t got
+    cdef bint more
     cdef int _
     for _ in range(LAST_READS):
         if connection.state != CONNECTION_OPEN:
             return
-        got = transport_read(connection, reactor.receive, RECEIVE_BYTES)
+        got = transport_read(connection, RECEIVE_BYTES, &more)
         if got <= 0:
             return
         node_received(reactor, connection, reactor.receive, <size_t> got)

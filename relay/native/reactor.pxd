@@ -1,7 +1,7 @@
 """The reactor: one thread, one loop, every socket.
 
 A turn: wait; read once from each ready socket; run commands; wake the readers of feeds that grew; write once for
-each connection that has something to say; run timers; free what ended.
+each connection that has something to say; go on with handshakes; run timers; free what ended.
 """
 
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t, uint8_t
@@ -10,6 +10,9 @@ from libc.string cimport memset
 from relay.native.commands cimport commands_run, drains_check, shutdown_expire
 from relay.native.connection cimport connection_dirty, connection_end, connection_free, connection_ready
 from relay.native.flush cimport connection_flush
+from relay.native.handshake cimport (
+    handshake_answer, handshake_over, handshake_queue, handshakes_run, handshakes_unlist,
+)
 from relay.native.journal cimport (
     journal_free, journal_init, journal_lock, journal_segment_bytes, journal_shares, journal_unlock,
 )
@@ -23,7 +26,8 @@ from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_LISTENER, CONNECTION_NODE,
     CONNECTION_LEISURE, CONNECTION_OPENING, CONNECTION_WAKE, COMMAND_LISTEN, Command, EVENTS_A_WAIT, FEEDS,
     OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BEHIND, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES,
-    Connection, Feed, Node, Reactor, Reader, Record, Report, Stream,
+    TLS_PLAIN, TLS_RECEIVE_BYTES, TLS_SEALED_BYTES, TLS_SEALS, Connection, Feed, Node, Reactor, Reader, Record, Report,
+    Seal, Stream,
 )
 from relay.native.nghttp2 cimport (
     nghttp2_option_del, nghttp2_option_new, nghttp2_option_set_max_outbound_ack,
@@ -43,10 +47,14 @@ from relay.native.server cimport (
     stream_deadline,
 )
 from relay.native.shape cimport shapes_free
-from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM
+from relay.native.status cimport (
+    STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM, STATUS_TLS,
+)
 from relay.native.subscriber cimport feed_recycling, feed_tick, feed_wake, remainders_free
 from relay.native.timers cimport Timer, timers_first, timers_free, timers_init, timers_pop_due
-from relay.native.transport cimport TRANSPORT_AGAIN, transport_read
+from relay.native.tls cimport tls_end
+from relay.native.tls_context cimport tls_context_release
+from relay.native.transport cimport TRANSPORT_AGAIN, TRANSPORT_BROKEN, transport_read
 
 cdef enum:
     TICK = 1000000000          # ns between two looks at all subscribers' losses
@@ -84,9 +92,15 @@ cdef inline int reactor_scratch(Reactor *reactor) noexcept nogil:
     reactor.pieces = <iovec *> memory_take(&reactor.memory, OUTPUT_PIECES * sizeof(iovec))
     # A DATA frame makes two records, of which the first joins a control record before it.
     reactor.records = <Record *> memory_take(&reactor.memory, (2 * OUTPUT_PIECES + 2) * sizeof(Record))
+    # Without TLS these are never touched, and so cost no memory.
+    reactor.cipher = <uint8_t *> memory_take(&reactor.memory, TLS_RECEIVE_BYTES)
+    reactor.stage = <uint8_t *> memory_take(&reactor.memory, TLS_PLAIN)
+    reactor.sealed = <uint8_t *> memory_take(&reactor.memory, TLS_SEALED_BYTES)
+    reactor.seals = <Seal *> memory_take(&reactor.memory, TLS_SEALS * sizeof(Seal))
     reactor.events = <epoll_event *> memory_take(&reactor.memory, EVENTS_A_WAIT * sizeof(epoll_event))
     reactor.farewell = report_new(reactor, REPORT_STOPPED, 0)
     if (reactor.receive == NULL or reactor.scratch == NULL or reactor.pieces == NULL or reactor.records == NULL
+            or reactor.cipher == NULL or reactor.stage == NULL or reactor.sealed == NULL or reactor.seals == NULL
             or reactor.events == NULL or reactor.farewell == NULL):
         return STATUS_NO_MEMORY
     return STATUS_OK
@@ -165,6 +179,8 @@ cdef inline void reactor_reap(Reactor *reactor) noexcept nogil:
         if connection.session != NULL:
             nghttp2_session_del(connection.session)
             connection.session = NULL
+        handshake_over(connection)
+        tls_end(connection)
         connection_free(connection)
 
 
@@ -176,6 +192,8 @@ cdef inline void reactor_clear(Reactor *reactor) noexcept nogil:
     reactor.ready = NULL
     reactor.last_ready = NULL
     reactor.dirty = NULL
+    reactor.first_step = NULL
+    reactor.last_step = NULL
     connection = reactor.connections
     while connection != NULL:
         following = connection.next
@@ -223,7 +241,13 @@ cdef inline uint64_t reactor_free(Reactor *reactor) noexcept nogil:
     memory_release(&reactor.memory, reactor.scratch)
     memory_release(&reactor.memory, reactor.pieces)
     memory_release(&reactor.memory, reactor.records)
+    memory_release(&reactor.memory, reactor.cipher)
+    memory_release(&reactor.memory, reactor.stage)
+    memory_release(&reactor.memory, reactor.sealed)
+    memory_release(&reactor.memory, reactor.seals)
     memory_release(&reactor.memory, reactor.events)
+    tls_context_release(reactor.server_tls)
+    tls_context_release(reactor.client_tls)
     timers_free(&reactor.timers)
     timers_free(&reactor.deadlines)
     if reactor.epoll >= 0:
@@ -285,6 +309,8 @@ cdef inline int reactor_timeout(Reactor *reactor, uint64_t tick) noexcept nogil:
         first = other
     if tick < first:
         first = tick
+    if reactor.first_step != NULL and reactor.next_step < first:
+        first = reactor.next_step
     if reactor.leisurely and not reactor.armed and now + <uint64_t> LEISURE < first:
         return LEISURE_MS
     if reactor.stopping and reactor.stop_deadline < first:
@@ -338,22 +364,29 @@ cdef inline void reactor_read(Reactor *reactor, Connection *connection) noexcept
     """One read of one ready socket."""
     cdef size_t room = REQUEST_READ_BYTES
     cdef ssize_t got
+    cdef bint more
+    if connection.tls_context != NULL and (connection.tls == NULL or not connection.tls.open):
+        if connection.kind == CONNECTION_CLIENT or connection.tls != NULL:
+            handshake_queue(connection)
+        return
     if connection.kind == CONNECTION_NODE and connection.state == CONNECTION_OPENING:
         return
     if connection.kind == CONNECTION_NODE:
         room = RECEIVE_BYTES if reactor.tails == 0 else RECEIVE_BEHIND
     reactor.reads += 1
-    got = transport_read(connection, reactor.receive, room)
+    got = transport_read(connection, room, &more)
+    if connection.tls != NULL and not handshake_answer(connection):
+        return
+    # A short read means that the socket is empty, and epoll will tell of more; unless the peer has closed, which it
+    # told already.
+    if more or (connection.hung_up and got > 0):
+        connection_ready(connection)
     if got == TRANSPORT_AGAIN:
         return
     if got <= 0:
-        connection_end(connection, STATUS_CLOSED if got == 0 else STATUS_RESET)
+        connection_end(connection, STATUS_CLOSED if got == 0 else STATUS_TLS if got == TRANSPORT_BROKEN else STATUS_RESET)
         return
     connection.heard = reactor.now
-    # A short read means that the socket is empty, and epoll will tell of more; unless the peer has closed, which it
-    # told already.
-    if <size_t> got == room or connection.hung_up:
-        connection_ready(connection)
     if connection.state == CONNECTION_ENDING:
         return
     if connection.kind == CONNECTION_NODE:
@@ -398,6 +431,7 @@ cdef inline void reactor_wakes(Reactor *reactor) noexcept nogil:
         feed = &reactor.feeds[number]
         if feed.woken != feed.journal.next:
             feed.woken = feed.journal.next
+            reactor.grown = reactor.now
             feed_wake(reactor, number)
             reactor_wake_sinks(reactor, number)
 
@@ -480,6 +514,7 @@ cdef inline void reactor_turn(Reactor *reactor, uint64_t tick) noexcept nogil:
     reactor_wakes(reactor)
     reactor_writes(reactor)
     remainders_free(reactor)
+    handshakes_run(reactor)
     reactor_timers(reactor)
     if reactor.drains != NULL:
         drains_check(reactor)
@@ -491,7 +526,7 @@ cdef inline void reactor_turn(Reactor *reactor, uint64_t tick) noexcept nogil:
 
 
 cdef inline void reactor_unlist(Reactor *reactor) noexcept nogil:
-    """Take closed connections off the ready and dirty lists."""
+    """Take closed connections off the lists of those to be read, written, and gone on with."""
     cdef Connection *connection = reactor.ready
     cdef Connection *following
     cdef Connection *dirty = reactor.dirty
@@ -508,6 +543,7 @@ cdef inline void reactor_unlist(Reactor *reactor) noexcept nogil:
         dirty.dirty = False
         connection_dirty(dirty)
         dirty = following
+    handshakes_unlist(reactor)
 
 
 cdef inline void reactor_descriptors(Reactor *reactor) noexcept nogil:

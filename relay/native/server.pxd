@@ -11,7 +11,8 @@ from relay.native.grpc cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
 from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_OPEN, CONNECTION_OPENING,
     LIMIT_CONNECTIONS, LIMIT_CONTROLS, LIMIT_DESCRIPTORS, LIMIT_HANDSHAKE, LIMIT_IDLE, LIMIT_KEEPALIVE,
-    LIMIT_MEMORY, LIMIT_PROTOCOL, PREFACE, STREAM_ANSWER, STREAM_FEED, Answer, Connection, Reactor, Stream,
+    FRAME_HEADER, LIMIT_MEMORY, LIMIT_PROTOCOL, LIMIT_TLS, PREFACE, STREAM_ANSWER, STREAM_FEED, TLS_PLAIN, Answer,
+    Connection, Reactor, Stream,
 )
 from relay.native.memory cimport memory_release
 from relay.native.nghttp2 cimport (
@@ -34,7 +35,7 @@ from relay.native.nghttp2 cimport (
     nghttp2_session_set_stream_user_data, nghttp2_session_terminate_session, nghttp2_settings_entry,
     nghttp2_submit_goaway, nghttp2_submit_ping, nghttp2_submit_rst_stream, nghttp2_submit_settings,
 )
-from relay.native.output cimport output_data, output_has_room
+from relay.native.output cimport output_data, output_has_room, output_last
 from relay.native.posix cimport (
     ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CTL_DEL, IPPROTO_TCP, MSG_DONTWAIT,
     MSG_NOSIGNAL, O_CLOEXEC, O_RDONLY, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_KEEPALIVE,
@@ -49,6 +50,8 @@ from relay.native.status cimport (
 )
 from relay.native.stream cimport stream_closed, stream_end, stream_finish, stream_free, stream_new
 from relay.native.subscriber cimport subscriber_offer, subscriber_take, subscriber_wait
+from relay.native.tls cimport TLS_HANDSHAKE, tls_end
+from relay.native.tls_context cimport tls_context_take
 
 cdef enum:
     ACCEPTS_A_TURN = 64
@@ -90,11 +93,30 @@ cdef extern from *:
     static const char relay_http1_answer[] =
         "HTTP/1.1 426 Upgrade Required\\r\\nUpgrade: h2c\\r\\nConnection: close\\r\\nContent-Type: text/plain\\r\\n"
         "Content-Length: 41\\r\\n\\r\\nthis is a gRPC service: it speaks HTTP/2\\n";
+    static const char relay_plain_answer[] =
+        "HTTP/1.1 400 Bad Request\\r\\nConnection: close\\r\\nContent-Type: text/plain\\r\\n"
+        "Content-Length: 28\\r\\n\\r\\nthis port speaks without TLS\\n";
+    static const char relay_secure_answer[] =
+        "HTTP/1.1 400 Bad Request\\r\\nConnection: close\\r\\nContent-Type: text/plain\\r\\n"
+        "Content-Length: 21\\r\\n\\r\\nthis port speaks TLS\\n";
+    /* Empty SETTINGS, then GOAWAY(INADEQUATE_SECURITY; RFC 9113, 7) with a text. */
+    static const uint8_t relay_secure_goaway[] = {
+        0, 0, 0, 4, 0, 0, 0, 0, 0,
+        0, 0, 28, 7, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 12,
+        't', 'h', 'i', 's', ' ', 'p', 'o', 'r', 't', ' ', 's', 'p', 'e', 'a', 'k', 's', ' ', 'T', 'L', 'S',
+    };
+    /* A fatal alert, internal_error (RFC 8446, 6). */
+    static const uint8_t relay_alert[] = {21, 3, 1, 0, 2, 2, 80};
     """
     const char *relay_preface
     const uint8_t relay_refusal[46]
     const uint8_t relay_flooded[17]
     const char *relay_http1_answer
+    const char *relay_plain_answer
+    const char *relay_secure_answer
+    const uint8_t relay_secure_goaway[46]
+    const uint8_t relay_alert[7]
     bint relay_http1_method(const uint8_t *start) noexcept nogil
 
 
@@ -108,6 +130,11 @@ cdef inline void server_linger(Reactor *reactor, Connection *connection) noexcep
     """
     if connection.state == CONNECTION_CLOSED or connection.state == CONNECTION_ENDING:
         return
+    if connection.tls != NULL:
+        if connection.tail == NULL:
+            output_last(reactor, connection, NULL, 0)
+        # What still comes is not looked at.
+        tls_end(connection)
     connection.state = CONNECTION_ENDING
     shutdown(connection.fd, SHUT_WR)
     connection.opened = reactor.now
@@ -176,6 +203,9 @@ cdef inline ssize_t server_read(
     cdef Connection *connection = <Connection *> user
     cdef Reactor *reactor = connection.reactor
     cdef Stream *stream = <Stream *> source.ptr
+    if connection.tls != NULL and length > TLS_PLAIN - FRAME_HEADER:
+        # A frame and its header leave as one record of TLS.
+        length = TLS_PLAIN - FRAME_HEADER
     if stream.kind == STREAM_FEED:
         if subscriber_offer(reactor, stream, length):
             flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
@@ -367,8 +397,7 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
                 close(reactor.spare_fd)
                 fd = accept4(listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
                 if fd >= 0:
-                    send(fd, relay_refusal, 46, MSG_DONTWAIT | MSG_NOSIGNAL)
-                    close(fd)
+                    server_refuse(reactor, fd)
                 reactor.spare_fd = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
                 continue
             if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
@@ -378,13 +407,11 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
             return
         if <uint64_t> fd >= reactor.descriptors:
             reactor.limits[LIMIT_DESCRIPTORS] += 1
-            send(fd, relay_refusal, 46, MSG_DONTWAIT | MSG_NOSIGNAL)
-            close(fd)
+            server_refuse(reactor, fd)
             continue
         if reactor.client_count >= reactor.settings.max_connections:
             reactor.limits[LIMIT_CONNECTIONS] += 1
-            send(fd, relay_refusal, 46, MSG_DONTWAIT | MSG_NOSIGNAL)
-            close(fd)
+            server_refuse(reactor, fd)
             continue
         socket_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
         socket_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
@@ -396,6 +423,7 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
             close(fd)
             continue
         memcpy(&connection.peer, &address, sizeof(address))
+        connection.tls_context = tls_context_take(reactor.server_tls)
         reactor.accepted += 1
         if connection_watch(connection) != STATUS_OK:
             connection_end(connection, STATUS_NO_MEMORY)
@@ -458,8 +486,32 @@ cdef inline void server_not_http2(Reactor *reactor, Connection *connection) noex
     """The first bytes are not the preface. Whoever speaks HTTP/1 gets an answer it understands."""
     reactor.limits[LIMIT_PROTOCOL] += 1
     if connection.preface_used >= 4 and relay_http1_method(connection.preface):
-        send(connection.fd, relay_http1_answer, strlen(relay_http1_answer), MSG_DONTWAIT | MSG_NOSIGNAL)
+        output_last(reactor, connection, <const uint8_t *> relay_http1_answer, strlen(relay_http1_answer))
+    elif connection.tls == NULL and connection.preface[0] == TLS_HANDSHAKE:
+        # Nothing that looks like TLS: their libraries say then that it is none ("wrong version number", "first record
+        # does not look like a TLS handshake").
+        output_last(reactor, connection, <const uint8_t *> relay_plain_answer, strlen(relay_plain_answer))
     server_linger(reactor, connection)
+
+
+cdef inline void server_not_tls(Reactor *reactor, Connection *connection, const uint8_t *data, size_t size) noexcept nogil:
+    """The first bytes begin no handshake of TLS. Whoever speaks HTTP, of either version, is told so in its terms."""
+    reactor.limits[LIMIT_TLS] += 1
+    if size >= 4 and relay_http1_method(data):
+        output_last(reactor, connection, <const uint8_t *> relay_secure_answer, strlen(relay_secure_answer))
+    else:
+        output_last(reactor, connection, relay_secure_goaway, sizeof(relay_secure_goaway))
+    server_linger(reactor, connection)
+
+
+cdef inline void server_refuse(Reactor *reactor, int fd) noexcept nogil:
+    """There is no room for one more: say so where nothing has been said yet, and close."""
+    if reactor.server_tls == NULL:
+        send(fd, relay_refusal, sizeof(relay_refusal), MSG_DONTWAIT | MSG_NOSIGNAL)
+    else:
+        # TLS has no better word for it before the handshake than an alert, internal_error.
+        send(fd, relay_alert, sizeof(relay_alert), MSG_DONTWAIT | MSG_NOSIGNAL)
+    close(fd)
 
 
 cdef inline void server_received(
@@ -491,7 +543,7 @@ cdef inline void server_received(
             # The session is lost; say why in a frame of our own, where the output is at a frame's end.
             reactor.limits[LIMIT_CONTROLS] += 1
             if connection.tail == NULL:
-                send(connection.fd, relay_flooded, sizeof(relay_flooded), MSG_DONTWAIT | MSG_NOSIGNAL)
+                output_last(reactor, connection, relay_flooded, sizeof(relay_flooded))
             server_linger(reactor, connection)
             return
         reactor.limits[LIMIT_MEMORY if taken == NGHTTP2_ERR_NOMEM else LIMIT_PROTOCOL] += 1

@@ -34,7 +34,8 @@ cdef extern from *:
         row(STATUS_SHUTDOWN,   14, EXCEPTION_RUNTIME,    "relay is shutting down") \\
         row(STATUS_SYSTEM,     14, EXCEPTION_OS,         "system error") \\
         row(STATUS_REMOVED,    14, EXCEPTION_RUNTIME,    "node was removed") \\
-        row(STATUS_SELF,        9, EXCEPTION_CONNECTION, "this is the relay itself")
+        row(STATUS_SELF,        9, EXCEPTION_CONNECTION, "this is the relay itself") \\
+        row(STATUS_TLS,        14, EXCEPTION_CONNECTION, "TLS error")
 
     /* Which exception the Python boundary raises. */
     typedef enum {
@@ -111,6 +112,7 @@ cdef extern from *:
         STATUS_SYSTEM        # a system call failed; errno says how
         STATUS_REMOVED       # the control plane removed the node
         STATUS_SELF          # a node's address is one that we serve
+        STATUS_TLS           # a handshake failed, or what came cannot be decrypted
         STATUS_COUNT         # how many there are; not a status
 
     ctypedef struct RelayStatusRow:

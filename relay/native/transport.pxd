@@ -1,22 +1,24 @@
-"""Bytes in and out of a connection's socket. Plain TCP today; what lies under HTTP/2 changes here alone."""
+"""Bytes in and out of a connection's socket: what lies under HTTP/2, with TLS or without."""
 
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
-from relay.native.model cimport Connection
+from relay.native.model cimport RECEIVE_BYTES, TLS_RECEIVE_BYTES, Connection, Reactor
 from relay.native.posix cimport EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, errno, iovec, msghdr, recv, sendmsg
+from relay.native.tls cimport tls_decrypt
 
 # Besides byte counts >= 0.
 cdef enum:
     TRANSPORT_AGAIN = -1       # nothing can be moved now
     TRANSPORT_FAILED = -2      # errno says why
+    TRANSPORT_BROKEN = -3      # TLS: what came cannot be decrypted
 
 
-cdef inline ssize_t transport_read(Connection *connection, uint8_t *buffer, size_t size) noexcept nogil:
-    """Bytes read, 0 at the end of the stream, TRANSPORT_AGAIN or TRANSPORT_FAILED."""
+cdef inline ssize_t transport_receive(int fd, uint8_t *buffer, size_t size) noexcept nogil:
+    """Bytes as they came, 0 at the end of the stream, TRANSPORT_AGAIN or TRANSPORT_FAILED."""
     cdef ssize_t got
     while True:
-        got = recv(connection.fd, buffer, size, MSG_DONTWAIT)
+        got = recv(fd, buffer, size, MSG_DONTWAIT)
         if got >= 0:
             return got
         if errno == EAGAIN:
@@ -25,8 +27,45 @@ cdef inline ssize_t transport_read(Connection *connection, uint8_t *buffer, size
             return TRANSPORT_FAILED
 
 
+cdef inline ssize_t _read_tls(Connection *connection, size_t size, bint *more) noexcept nogil:
+    cdef Reactor *reactor = connection.reactor
+    cdef ssize_t got
+    cdef size_t total
+    reactor.sealed_used = 0
+    if connection.tls.broken:
+        return TRANSPORT_BROKEN
+    if connection.tls.over:
+        return 0
+    if size > TLS_RECEIVE_BYTES:
+        size = TLS_RECEIVE_BYTES
+    got = transport_receive(connection.fd, reactor.cipher, size)
+    if got <= 0:
+        return got
+    connection.tls.received = reactor.cipher
+    connection.tls.received_size = <size_t> got
+    total = tls_decrypt(connection, reactor.receive, RECEIVE_BYTES)
+    # Its end is told by the next read.
+    more[0] = <size_t> got == size or connection.tls.over or connection.tls.broken
+    return <ssize_t> total if total else TRANSPORT_AGAIN
+
+
+cdef inline ssize_t transport_read(Connection *connection, size_t size, bint *more) noexcept nogil:
+    """One read of at most `size` bytes into the reactor's `receive`.
+
+    Returns the bytes that came, 0 at the end of the stream, or a negative number of those above. `more` tells that
+    there may be more at once. With TLS `sealed` may hold an answer of OpenSSL's.
+    """
+    cdef ssize_t got
+    more[0] = False
+    if connection.tls != NULL:
+        return _read_tls(connection, size, more)
+    got = transport_receive(connection.fd, connection.reactor.receive, size)
+    more[0] = got == <ssize_t> size
+    return got
+
+
 cdef inline ssize_t transport_write(Connection *connection, iovec *pieces, size_t count) noexcept nogil:
-    """Bytes that the kernel accepted, TRANSPORT_AGAIN or TRANSPORT_FAILED."""
+    """Bytes, encrypted where they have to be, that the kernel accepted; TRANSPORT_AGAIN or TRANSPORT_FAILED."""
     cdef msghdr message
     cdef ssize_t sent
     memset(&message, 0, sizeof(msghdr))

@@ -1,0 +1,231 @@
+"""Handshakes of TLS, a bounded part of each turn.
+
+One costs a millisecond of CPU, most of it in a single step. So they wait in a queue, and are gone on with when the
+turn's events have left: for SHAKE_BUDGET at most, though at least one step, and, while events flow, in a SHAKE_SHARE-th
+part of the thread's time. An event thus waits for one or two steps at the worst, however many clients come at once.
+What a client's handshake holds is bounded, too: over SHAKE_MOST of them the one that began first is given up. One
+that makes progress is over long before.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from relay.native.connection cimport connection_end, connection_ready, peer_text
+from relay.native.mailbox cimport mailbox_report, report_new, text_copy
+from relay.native.model cimport (
+    CONNECTION_CLOSED, CONNECTION_NODE, CONNECTION_OPENING, LIMIT_HANDSHAKE, LIMIT_MEMORY, LIMIT_TLS, RECEIVE_BYTES,
+    REPORT_TLS, REQUEST_READ_BYTES, TEXT_BYTES, Connection, Reactor, Report,
+)
+from relay.native.node cimport node_connected, node_fail, node_received
+from relay.native.openssl cimport SSL_session_reused
+from relay.native.output cimport OUTPUT_FAILED, OUTPUT_NO_MEMORY, output_sealed
+from relay.native.posix cimport monotonic
+from relay.native.server cimport server_linger, server_not_tls, server_received
+from relay.native.status cimport STATUS_CLOSED, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_TLS
+from relay.native.tls cimport (
+    TLS_HANDSHAKE, TLS_STEP_AGAIN, TLS_STEP_FAILED, tls_begin, tls_decrypt, tls_is_h2, tls_peer_in_time, tls_reason,
+    tls_step,
+)
+from relay.native.transport cimport TRANSPORT_AGAIN, transport_receive
+
+cdef enum:
+    SHAKE_BUDGET = 1000000     # ns of a turn
+    SHAKE_SHARE = 4
+    SHAKE_FLOW = 10000000      # ns since a feed has grown in which events flow
+    SHAKE_MOST = 256           # handshakes of clients: 50 KiB each
+    SHAKE_TOLD = 1000000000    # ns between two reports of clients that were refused
+
+
+cdef inline void handshake_queue(Connection *connection) noexcept nogil:
+    """Its handshake may go on."""
+    cdef Reactor *reactor = connection.reactor
+    if connection.stepping or connection.state == CONNECTION_CLOSED:
+        return
+    connection.stepping = True
+    connection.next_step = NULL
+    if reactor.first_step == NULL:
+        reactor.first_step = connection
+    else:
+        reactor.last_step.next_step = connection
+    reactor.last_step = connection
+
+
+# Clients under way ------------------------------------------------------------------------------
+
+cdef inline void _under_way(Reactor *reactor, Connection *connection) noexcept nogil:
+    """A client's handshake begins to hold memory; the oldest may have to go for it."""
+    cdef Connection *oldest = reactor.first_shaking
+    if reactor.shaking == SHAKE_MOST:
+        reactor.limits[LIMIT_HANDSHAKE] += 1
+        handshake_over(oldest)
+        connection_end(oldest, STATUS_LIMIT)
+    connection.tls.shaking = True
+    connection.tls.previous_shaking = reactor.last_shaking
+    if reactor.last_shaking == NULL:
+        reactor.first_shaking = connection
+    else:
+        reactor.last_shaking.tls.next_shaking = connection
+    reactor.last_shaking = connection
+    reactor.shaking += 1
+
+
+cdef inline void handshake_over(Connection *connection) noexcept nogil:
+    """It is no more under way: it succeeded, or its connection ends."""
+    cdef Reactor *reactor = connection.reactor
+    if connection.tls == NULL or not connection.tls.shaking:
+        return
+    connection.tls.shaking = False
+    if connection.tls.previous_shaking != NULL:
+        connection.tls.previous_shaking.tls.next_shaking = connection.tls.next_shaking
+    else:
+        reactor.first_shaking = connection.tls.next_shaking
+    if connection.tls.next_shaking != NULL:
+        connection.tls.next_shaking.tls.previous_shaking = connection.tls.previous_shaking
+    else:
+        reactor.last_shaking = connection.tls.previous_shaking
+    reactor.shaking -= 1
+
+
+# A step -----------------------------------------------------------------------------------------
+
+cdef inline void _refused(Reactor *reactor, Connection *connection, const char *text) noexcept nogil:
+    """A client's handshake has failed: count it, and tell Python of some, since the counter tells of all."""
+    cdef Report *report
+    cdef char peer[64]
+    reactor.limits[LIMIT_TLS] += 1
+    if reactor.tls_told and reactor.now < reactor.tls_told + SHAKE_TOLD:
+        return
+    report = report_new(reactor, REPORT_TLS, sizeof(peer))
+    if report == NULL:
+        return
+    reactor.tls_told = reactor.now
+    text_copy(report.text, text)
+    peer_text(connection, <char *> report.data, sizeof(peer))
+    mailbox_report(reactor, report, True)
+
+
+cdef inline void _fail(Reactor *reactor, Connection *connection, const char *text) noexcept nogil:
+    """End a handshake that has failed, with the alert that OpenSSL has written."""
+    reactor.tls.failed += 1
+    handshake_over(connection)
+    output_sealed(reactor, connection)
+    if connection.kind == CONNECTION_NODE:
+        node_fail(reactor, connection.node, STATUS_TLS, text)
+    else:
+        _refused(reactor, connection, text)
+        server_linger(reactor, connection)
+
+
+cdef inline bint handshake_answer(Connection *connection) noexcept nogil:
+    """Send what OpenSSL has written meanwhile, if anything. False when the connection has ended for it."""
+    cdef int result = output_sealed(connection.reactor, connection)
+    if result == OUTPUT_FAILED or result == OUTPUT_NO_MEMORY:
+        connection_end(connection, STATUS_RESET if result == OUTPUT_FAILED else STATUS_NO_MEMORY)
+        return False
+    return True
+
+
+cdef inline void _done(Reactor *reactor, Connection *connection) noexcept nogil:
+    """The handshake is over: HTTP/2 begins, maybe with bytes that came along."""
+    cdef size_t got
+    handshake_over(connection)
+    if not tls_is_h2(connection.tls):
+        _fail(reactor, connection, "TLS: no HTTP/2 (the peer does not offer the protocol h2 by ALPN)")
+        return
+    if not tls_peer_in_time(connection.tls):
+        _fail(reactor, connection, "TLS: the peer's certificate has expired since its session began")
+        return
+    reactor.tls.handshakes += 1
+    if SSL_session_reused(connection.tls.ssl):
+        reactor.tls.resumed += 1
+    got = tls_decrypt(connection, reactor.receive, RECEIVE_BYTES)
+    if not handshake_answer(connection):
+        return
+    if connection.kind == CONNECTION_NODE:
+        node_connected(reactor, connection.node)
+        if got:
+            node_received(reactor, connection, reactor.receive, got)
+    elif got:
+        server_received(reactor, connection, reactor.receive, got)
+    if connection.tls != NULL and (connection.tls.over or connection.tls.broken):
+        connection_ready(connection)
+
+
+cdef inline bint _first_bytes(Reactor *reactor, Connection *connection, const uint8_t *data, size_t size) noexcept nogil:
+    """A client's first bytes: whether a handshake begins."""
+    if data[0] != TLS_HANDSHAKE:
+        server_not_tls(reactor, connection, data, size)
+        return False
+    if tls_begin(connection) != STATUS_OK:
+        reactor.limits[LIMIT_MEMORY] += 1
+        connection_end(connection, STATUS_NO_MEMORY)
+        return False
+    _under_way(reactor, connection)
+    return True
+
+
+cdef inline void handshake_step(Reactor *reactor, Connection *connection) noexcept nogil:
+    """Read once, and go as far as that leads."""
+    cdef char text[TEXT_BYTES]
+    cdef ssize_t got = transport_receive(connection.fd, reactor.cipher, REQUEST_READ_BYTES)
+    cdef int step
+    reactor.reads += 1
+    if got == TRANSPORT_AGAIN:
+        # We begin with a node; a client begins with us.
+        if connection.kind != CONNECTION_NODE or connection.heard != connection.opened:
+            return
+        got = 0
+    elif got <= 0:
+        if connection.kind == CONNECTION_NODE:
+            reactor.tls.failed += 1
+            node_fail(reactor, connection.node, STATUS_TLS,
+                      "TLS: the node closed the connection during the handshake (does it speak TLS?)")
+        else:
+            connection_end(connection, STATUS_CLOSED if got == 0 else STATUS_RESET)
+        return
+    else:
+        connection.heard = reactor.now
+        if got == REQUEST_READ_BYTES or connection.hung_up:
+            connection_ready(connection)
+    if connection.tls == NULL and not _first_bytes(reactor, connection, reactor.cipher, <size_t> got):
+        return
+    step = tls_step(connection, reactor.cipher, <size_t> got)
+    if step == TLS_STEP_FAILED:
+        tls_reason(connection.tls, text, sizeof(text))
+        _fail(reactor, connection, text)
+    elif step == TLS_STEP_AGAIN:
+        handshake_answer(connection)
+    else:
+        _done(reactor, connection)
+
+
+cdef inline void handshakes_run(Reactor *reactor) noexcept nogil:
+    """Go on with those that wait, as far as the turn's budget goes."""
+    cdef Connection *connection
+    cdef uint64_t began
+    cdef uint64_t spent = 0
+    if reactor.first_step == NULL or reactor.now < reactor.next_step:
+        return
+    began = monotonic()
+    while reactor.first_step != NULL and spent < SHAKE_BUDGET:
+        connection = reactor.first_step
+        reactor.first_step = connection.next_step
+        connection.stepping = False
+        if connection.state == CONNECTION_OPENING:
+            handshake_step(reactor, connection)
+            spent = monotonic() - began
+    reactor.next_step = 0
+    if reactor.now < reactor.grown + SHAKE_FLOW:
+        reactor.next_step = reactor.now + SHAKE_SHARE * spent
+
+
+cdef inline void handshakes_unlist(Reactor *reactor) noexcept nogil:
+    """Take connections that have ended off the queue, and off the clients under way."""
+    cdef Connection *connection = reactor.first_step
+    cdef Connection *following
+    reactor.first_step = NULL
+    reactor.last_step = NULL
+    while connection != NULL:
+        following = connection.next_step
+        connection.stepping = False
+        handshake_queue(connection)
+        connection = following
