@@ -26,9 +26,8 @@ from relay.native.memory cimport Memory, memory_fail_at, memory_init, memory_rel
 from relay.native.model cimport (
     COMMAND_ANSWER, COMMAND_DRAIN, COMMAND_LISTEN, COMMAND_NAMES, COMMAND_NODE_ADD, COMMAND_NODE_CONNECT,
     COMMAND_NODE_OPEN, COMMAND_NODE_REMOVE, COMMAND_PUBLISH, COMMAND_SHUTDOWN, COMMAND_SNAPSHOT, COMMAND_TLS, Command,
-    Feed, FeedCount, FEEDS, LIMITS, Mailbox, NAME_BYTES, Node, NodeCount, PREFIX, Reactor, Reader, Report, SKIP_REASONS, Settings, Snapshot,
-    SubscriberCount, TEXT_BYTES,
-    TlsContext,
+    Feed, FeedCount, FEEDS, LIMITS, Mailbox, NAME_BYTES, Node, NodeCount, PREFIX, Reactor, Reader, Report,
+    SKIP_REASONS, Settings, Snapshot, SubscriberCount, TEXT_BYTES, TlsContext,
 )
 from relay.native.ip cimport IP_BYTES, ip_map
 from relay.native.names cimport NAMES_KEY, NAMES_MOST, NAMES_OTHER, NAMES_TEXT, Names, names_add, names_new

@@ -150,7 +150,9 @@ cdef inline void _done(Reactor *reactor, Connection *connection) noexcept nogil:
         connection_ready(connection)
 
 
-cdef inline bint _first_bytes(Reactor *reactor, Connection *connection, const uint8_t *data, size_t size) noexcept nogil:
+cdef inline bint _first_bytes(
+    Reactor *reactor, Connection *connection, const uint8_t *data, size_t size
+) noexcept nogil:
     """A client's first bytes: whether a handshake begins."""
     if data[0] != TLS_HANDSHAKE:
         server_not_tls(reactor, connection, data, size)

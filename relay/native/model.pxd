@@ -253,7 +253,7 @@ cdef struct Seal:
 cdef struct Tail:
     size_t size
     size_t sent                # of `size`, accepted by the kernel
-    size_t accepted            # of the records' bytes: `sent`, or under TLS those that have left in whole records of TLS
+    size_t accepted            # of the records' bytes: `sent`; under TLS what has left in whole records of TLS
     uint32_t records
     uint32_t settled           # records wholly accepted
     size_t settled_bytes       # and their bytes
@@ -283,7 +283,7 @@ cdef struct TlsContext:
     BIO_METHOD *method
     X509 *root                 # NULL: no peer's certificate is trusted
     bint server                # our part
-    char *allow                # names of which a client must carry one, each with a NUL, an empty one at the end; or NULL
+    char *allow                # names of which a client must carry one, each with a NUL, the last empty; or NULL
     int64_t expires            # the first end among own certificates and root, seconds since the epoch
     uint32_t roots             # certificates that came with the root
 

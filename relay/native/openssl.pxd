@@ -27,7 +27,8 @@ cdef extern from "<openssl/bio.h>" nogil:
     void BIO_meth_free(BIO_METHOD *method)
     int BIO_meth_set_write(BIO_METHOD *method, int (*write)(BIO *bio, const char *data, int size) noexcept nogil)
     int BIO_meth_set_read(BIO_METHOD *method, int (*read)(BIO *bio, char *data, int size) noexcept nogil)
-    int BIO_meth_set_ctrl(BIO_METHOD *method, long (*ctrl)(BIO *bio, int what, long number, void *pointer) noexcept nogil)
+    int BIO_meth_set_ctrl(
+        BIO_METHOD *method, long (*ctrl)(BIO *bio, int what, long number, void *pointer) noexcept nogil)
     BIO *BIO_new(const BIO_METHOD *method)
     BIO *BIO_new_mem_buf(const void *data, int size)
     int BIO_free(BIO *bio)

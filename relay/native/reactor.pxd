@@ -383,8 +383,11 @@ cdef inline void reactor_read(Reactor *reactor, Connection *connection) noexcept
         connection_ready(connection)
     if got == TRANSPORT_AGAIN:
         return
+    if got == TRANSPORT_BROKEN:
+        connection_end(connection, STATUS_TLS)
+        return
     if got <= 0:
-        connection_end(connection, STATUS_CLOSED if got == 0 else STATUS_TLS if got == TRANSPORT_BROKEN else STATUS_RESET)
+        connection_end(connection, STATUS_CLOSED if got == 0 else STATUS_RESET)
         return
     connection.heard = reactor.now
     if connection.state == CONNECTION_ENDING:

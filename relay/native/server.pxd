@@ -494,7 +494,9 @@ cdef inline void server_not_http2(Reactor *reactor, Connection *connection) noex
     server_linger(reactor, connection)
 
 
-cdef inline void server_not_tls(Reactor *reactor, Connection *connection, const uint8_t *data, size_t size) noexcept nogil:
+cdef inline void server_not_tls(
+    Reactor *reactor, Connection *connection, const uint8_t *data, size_t size
+) noexcept nogil:
     """The first bytes begin no handshake of TLS. Whoever speaks HTTP, of either version, is told so in its terms."""
     reactor.limits[LIMIT_TLS] += 1
     if size >= 4 and relay_http1_method(data):

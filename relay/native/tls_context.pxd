@@ -1,4 +1,4 @@
-"""What one side of TLS is made of: certificate, key, trusted root, rules. Made on Python's thread, used on the reactor's.
+"""What one side of TLS is made of: certificate, key, root, rules. Made on Python's thread, used on the reactor's.
 
 A context never changes; another set of files makes another context. It lives as long as its last user: the Python
 object, the reactor, each connection that began with it.
@@ -26,7 +26,8 @@ from relay.native.openssl cimport (
     SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_client_hello_get0_ext, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx,
     TLS1_2_VERSION,
     TLSEXT_TYPE_application_layer_protocol_negotiation, TLS_client_method, TLS_server_method, X509, X509_STORE,
-    X509_STORE_CTX, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error, X509_STORE_add_cert, X509_STORE_free,
+    X509_STORE_CTX, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error,
+    X509_STORE_add_cert, X509_STORE_free,
     X509_STORE_new, X509_STORE_set_flags, X509_V_ERR_APPLICATION_VERIFICATION, X509_V_ERR_CERT_NOT_YET_VALID,
     X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK, X509_free,
 )
