@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from relay import _fastpath, feeds, kube_config, log
 from relay.claims import Claims, own_address
-from relay.engine import Engine, Stopped, SubscriberEvent, SubscriberReport
+from relay.engine import Engine, RefusalReport, Stopped, SubscriberEvent, SubscriberReport
+from relay.failures import FailureLog
 from relay.listen import open_sockets, raise_file_limit
 from relay.nodes import NodeTable
 from relay.reload import reload_settings
@@ -54,6 +55,8 @@ class Relay:
     # Why the process ends, and its exit code; the first reason stands.
     ending: asyncio.Future[tuple[str, int]]
     started: float = field(default_factory=time.monotonic)
+    # Why clients' TLS handshakes failed.
+    refusals: FailureLog = field(default_factory=FailureLog)
     # The exit code after a second signal; 0 without one.
     forced: int = 0
     # The last word of subscribers that ended during the shutdown.
@@ -201,6 +204,7 @@ def watch(relay: Relay) -> None:
     relay.engine.on_stream = relay.nodes.on_stream
     relay.engine.on_call = relay.services.on_call
     relay.engine.on_subscriber = lambda report: on_subscriber(relay, report)
+    relay.engine.on_refusal = lambda report: on_refusal(relay, report)
     relay.engine.stopped.add_done_callback(lambda stopped: _engine_stopped(relay, stopped.result()))
     loop.set_exception_handler(lambda _, context: _defect(relay, context))
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -240,6 +244,13 @@ def on_subscriber(relay: Relay, report: SubscriberReport) -> None:
             relay.ended.append(report)
         level = log.WARNING if report.lost else log.DEBUG
         logger.log(level, "subscriber ended", extra=extra)
+
+
+def on_refusal(relay: Relay, report: RefusalReport) -> None:
+    """Log why a client was refused, the same reason once a minute."""
+    times = relay.refusals.count(report.text, time.monotonic())
+    if times:
+        logger.warning("TLS handshake failed", extra=log.fields(peer=report.peer, error=report.text, times=times))
 
 
 def _end_signal(relay: Relay, number: signal.Signals) -> None:

@@ -86,6 +86,14 @@ class SubscriberReport:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalReport:
+    """A client whose TLS handshake failed, and why. At most one a second is told of; a counter has all."""
+
+    peer: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """The reactor has ended: 0 after a shutdown that was asked for, else an engine status."""
 
@@ -106,6 +114,7 @@ class Engine:
         self.on_stream: Callable[[StreamReport], None] = _ignore
         self.on_call: Callable[[CallReport], None] = _ignore
         self.on_subscriber: Callable[[SubscriberReport], None] = _ignore
+        self.on_refusal: Callable[[RefusalReport], None] = _ignore
         self._loop = asyncio.get_running_loop()
         self._tickets = 0
         self._drains: dict[int, asyncio.Future[None]] = {}
@@ -117,6 +126,7 @@ class Engine:
             _fastpath.REPORT_CALL: self._call,
             _fastpath.REPORT_SUBSCRIBER: self._subscriber,
             _fastpath.REPORT_DRAINED: self._drained,
+            _fastpath.REPORT_TLS: self._refusal,
             _fastpath.REPORT_STOPPED: self._stopped,
         }
 
@@ -186,6 +196,9 @@ class Engine:
         self, subscriber: int, event: int, feed: int, peer: str, delivered: int, lost: int, code: int
     ) -> None:
         self.on_subscriber(SubscriberReport(subscriber, SubscriberEvent(event), feed, peer, delivered, lost, code))
+
+    def _refusal(self, peer: str, text: str) -> None:
+        self.on_refusal(RefusalReport(peer, text))
 
     def _drained(self, ticket: int) -> None:
         drained = self._drains.get(ticket)

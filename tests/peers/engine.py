@@ -21,6 +21,7 @@ FIELDS = {
     _fastpath.REPORT_CALL: ("call", "what", "path", "message"),
     _fastpath.REPORT_SUBSCRIBER: ("subscriber", "what", "feed", "peer", "delivered", "lost", "code"),
     _fastpath.REPORT_DRAINED: ("ticket",),
+    _fastpath.REPORT_TLS: ("peer", "text"),
     _fastpath.REPORT_STOPPED: ("code", "text"),
 }
 
