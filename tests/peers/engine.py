@@ -132,7 +132,7 @@ class Engine:
         return found
 
     def wait_report(self, kind: int, times: int = 1, **fields: Any) -> Report:
-        """Wait for the so-manieth report of a kind with these fields."""
+        """Wait for a report of a kind with these fields, the first or a later one (`times`)."""
 
         def look(_: Self) -> Report | None:
             found = self.reports(kind, **fields)

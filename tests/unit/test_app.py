@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from relay import _fastpath, app, listen
-from relay.engine import Stopped
+from relay import _fastpath, app, feeds, listen
+from relay.engine import Stopped, SubscriberEvent, SubscriberReport
 from relay.settings import Address, Settings, SettingsError
 from relay.sink_settings import SinkSettings
 from relay.sources import Loaded, Sources
@@ -66,6 +66,32 @@ def test_a_task_that_fails_ends_the_process(caplog: pytest.LogCaptureFixture) ->
 
     assert served(fail) == app.EXIT_FAILURE
     assert "a defect" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("event", "lost", "level", "message"),
+    [
+        (SubscriberEvent.STARTED, 0, "DEBUG", "subscriber started"),
+        (SubscriberEvent.LOSING, 7, "WARNING", "subscriber loses events: it reads too slowly"),
+        (SubscriberEvent.RECOVERED, 7, "INFO", "subscriber has stopped losing events"),
+        (SubscriberEvent.ENDED, 7, "WARNING", "subscriber ended"),
+        (SubscriberEvent.ENDED, 0, "DEBUG", "subscriber ended"),
+    ],
+)
+def test_a_subscribers_life_is_logged_with_its_totals(
+    caplog: pytest.LogCaptureFixture, event: SubscriberEvent, lost: int, level: str, message: str
+) -> None:
+    caplog.set_level(logging.DEBUG, "relay")
+
+    def report(relay: app.Relay) -> None:
+        relay.engine.on_subscriber(SubscriberReport(3, event, feeds.LOGS, "10.0.0.9:4711", 40, lost, 14))
+        relay.ending.set_result(("test", app.EXIT_OK))
+
+    assert served(report) == app.EXIT_OK
+    (line,) = (record for record in caplog.records if record.message == message)
+    assert line.levelname == level
+    told = {"subscriber": 3, "peer": "10.0.0.9:4711", "feed": "logs", "delivered": 40, "lost": lost}
+    assert vars(line)["relay_fields"] == told
 
 
 def test_an_engine_that_does_not_end_does_not_hold_up_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """How events reach subscribers: whole, in order, packed as designed, and counted where they are lost."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -250,6 +251,27 @@ def test_a_subscriber_that_overran_goes_on_with_whole_messages(engine: Start) ->
     assert numbers == sorted(numbers)
     assert set(got) <= {*sent, last}
     wire.close()
+
+
+@pytest.mark.paced
+def test_losses_are_told_when_they_begin_and_once_there_were_none_for_ten_seconds(engine: Start) -> None:
+    """Each at most once in that time, with the total so far, however much is lost in between."""
+    relay = engine(**SMALL)
+    with h2_client.Client(relay.port, settings={"initial_window_size": 0}, reopen=False) as wire:
+        wire.watch(LOGS)
+        overrun(relay)
+        begun = relay.wait_report(SUBSCRIBER, what=LOSING)
+        assert begun.lost > 0
+        before = time.monotonic()
+        overrun(relay, start=2000)
+        (reader,) = relay.subscribers()
+        assert reader["lost"] > begun.lost
+        ended = relay.wait_report(SUBSCRIBER, what=RECOVERED)
+        assert time.monotonic() - before >= 10
+        assert ended.lost == reader["lost"]
+        assert len(relay.reports(SUBSCRIBER, what=LOSING)) == 1
+        overrun(relay, start=3000)
+        assert relay.wait_report(SUBSCRIBER, 2, what=LOSING).lost > ended.lost
 
 
 @pytest.mark.parametrize("taken", [1, 5, 6, 100, 16384, 50_004])
