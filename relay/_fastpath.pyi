@@ -45,6 +45,7 @@ class Tls:
         root: PEM; the first certificate is trusted, the others are only counted.
         client_auth: a server asks clients for a certificate: "none", "request" (verified where one is given) or "require".
         allow: names of which a client's certificate must carry one, as DNS name or common name; none: any certificate.
+        kernel: let the kernel encrypt (kTLS) where it can.
     Raises:
         ValueError: something cannot be used; the text begins with "certificate:", "key:" or "root:".
         MemoryError: not enough memory.
@@ -59,6 +60,7 @@ class Tls:
         root: bytes = b"",
         client_auth: str = "require",
         allow: Sequence[str] = (),
+        kernel: bool = True,
     ) -> None: ...
     @property
     def expires(self) -> int:
@@ -66,6 +68,9 @@ class Tls:
     @property
     def roots(self) -> int:
         """How many certificates `root` held."""
+    @property
+    def kernel(self) -> bool:
+        """Whether the kernel has TLS and may encrypt; the ciphers that it knows, that is. `counters` tells for how many."""
 
 @final
 class Engine:

@@ -47,6 +47,7 @@ from relay.native.status cimport (
     EXCEPTION_BLOCKING, EXCEPTION_MEMORY, EXCEPTION_OS, EXCEPTION_VALUE, STATUS_COUNT, STATUS_OK,
     relay_status_row,
 )
+from relay.native.tls_bio cimport tls_kernel_offered
 from relay.native.tls_context cimport (
     TLS_FAULT_MEMORY, tls_context_load, tls_context_new, tls_context_release, tls_context_take,
 )
@@ -211,7 +212,8 @@ cdef class Tls:
     cdef TlsContext *context
 
     def __init__(
-        self, *, bint server, bytes certificate=b"", bytes key=b"", bytes root=b"", str client_auth="require", allow=()
+        self, *, bint server, bytes certificate=b"", bytes key=b"", bytes root=b"", str client_auth="require", allow=(),
+        bint kernel=True
     ):
         cdef int fault
         cdef bytes names
@@ -229,7 +231,8 @@ cdef class Tls:
         if any([not name or "\0" in name or name[0] == "." for name in allow]):
             raise ValueError(f"allow is {allow!r}; whole names are accepted")
         self.context = tls_context_new(
-            server, not server or client_auth != "none", server and client_auth == "require")
+            server, not server or client_auth != "none", server and client_auth == "require",
+            kernel and tls_kernel_offered())
         if self.context == NULL:
             raise MemoryError("no memory for TLS")
         if names:
@@ -257,6 +260,10 @@ cdef class Tls:
     @property
     def roots(self):
         return self.context.roots
+
+    @property
+    def kernel(self):
+        return bool(self.context.kernel)
 
 
 cdef class Engine:
@@ -747,7 +754,7 @@ cdef dict snapshot_dict(Snapshot *snapshot):
             "limits": {name: snapshot.limits[i] for i, name in enumerate(LIMIT_NAMES)},
             "tls": {
                 "handshakes": snapshot.tls.handshakes, "resumed": snapshot.tls.resumed, "failed": snapshot.tls.failed,
-                "waiting": snapshot.tls.waiting,
+                "waiting": snapshot.tls.waiting, "kernel": snapshot.tls.kernel,
             },
         },
     }

@@ -10,7 +10,7 @@ from relay.native.journal cimport Journal, Place, Segment
 from relay.native.memory cimport Memory
 from relay.native.names cimport Names
 from relay.native.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
-from relay.native.openssl cimport BIO_METHOD, SSL, SSL_CTX, SSL_SESSION, X509
+from relay.native.openssl cimport BIO, BIO_METHOD, SSL, SSL_CTX, SSL_SESSION, X509
 from relay.native.posix cimport epoll_event, iovec, pthread_cond_t, pthread_mutex_t, sockaddr_storage
 from relay.native.shape cimport Shapes
 from relay.native.timers cimport Timer, Timers
@@ -280,9 +280,11 @@ cdef struct Framer:
 cdef struct TlsContext:
     uint32_t users             # atomic
     SSL_CTX *ctx
-    BIO_METHOD *method
+    BIO_METHOD *reads
+    BIO_METHOD *writes
     X509 *root                 # NULL: no peer's certificate is trusted
     bint server                # our part
+    bint kernel                # the kernel may encrypt
     char *allow                # names of which a client must carry one, each with a NUL, the last empty; or NULL
     int64_t expires            # the first end among own certificates and root, seconds since the epoch
     uint32_t roots             # certificates that came with the root
@@ -293,6 +295,7 @@ cdef struct TlsLink:
     SSL *ssl
     const uint8_t *received    # bytes of this read that OpenSSL has not taken yet
     size_t received_size
+    BIO *kernel                # through which the kernel gets keys and OpenSSL's own words; NULL: it does not encrypt
     bint open                  # the handshake is over
     bint over                  # the peer has said that it sends no more
     bint broken                # what it sent cannot be decrypted
@@ -523,6 +526,7 @@ cdef struct TlsCount:
     uint64_t resumed           # of those, with a session of before
     uint64_t failed
     uint64_t waiting           # under way
+    uint64_t kernel            # connections for which the kernel encrypts
 
 cdef struct Snapshot:
     bint done

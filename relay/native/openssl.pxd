@@ -22,6 +22,7 @@ cdef extern from "<openssl/bio.h>" nogil:
         pass
     enum:
         BIO_CTRL_FLUSH
+        BIO_NOCLOSE
         BIO_TYPE_SOURCE_SINK
     BIO_METHOD *BIO_meth_new(int kind, const char *name)
     void BIO_meth_free(BIO_METHOD *method)
@@ -31,11 +32,17 @@ cdef extern from "<openssl/bio.h>" nogil:
         BIO_METHOD *method, long (*ctrl)(BIO *bio, int what, long number, void *pointer) noexcept nogil)
     BIO *BIO_new(const BIO_METHOD *method)
     BIO *BIO_new_mem_buf(const void *data, int size)
+    BIO *BIO_new_socket(int fd, int close)
     int BIO_free(BIO *bio)
+    int BIO_write(BIO *bio, const void *data, int size)
+    long BIO_ctrl(BIO *bio, int what, long number, void *pointer)
+    bint BIO_get_ktls_send(BIO *bio)
     void BIO_set_data(BIO *bio, void *data)
     void *BIO_get_data(BIO *bio)
     void BIO_set_init(BIO *bio, int init)
     void BIO_set_retry_read(BIO *bio)
+    void BIO_set_retry_write(BIO *bio)
+    bint BIO_should_retry(const BIO *bio)
     void BIO_clear_retry_flags(BIO *bio)
 
 
@@ -159,6 +166,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
         SSL_AD_NO_APPLICATION_PROTOCOL
         TLSEXT_TYPE_application_layer_protocol_negotiation
         TLS1_2_VERSION
+    uint64_t SSL_OP_ENABLE_KTLS
     uint64_t SSL_OP_NO_RENEGOTIATION
     uint64_t SSL_OP_NO_COMPRESSION
     const SSL_METHOD *TLS_server_method()

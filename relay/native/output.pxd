@@ -19,7 +19,7 @@ from relay.native.model cimport (
     Record, Seal, Stream, Tail,
 )
 from relay.native.posix cimport MSG_DONTWAIT, MSG_NOSIGNAL, iovec, send
-from relay.native.tls cimport tls_seal, tls_seal_last
+from relay.native.tls cimport tls_seal, tls_seal_last, tls_seals
 from relay.native.transport cimport TRANSPORT_AGAIN, TRANSPORT_FAILED, transport_write
 
 cdef enum:
@@ -41,7 +41,7 @@ cdef inline void output_begin(Reactor *reactor, Connection *connection) noexcept
     reactor.record_count = 0
     # A tail is at most one write: keep it to a third of what may wait in the kernel, which shrinks with many
     # subscribers.
-    reactor.write_bytes = WRITE_BYTES if connection.tls == NULL else TLS_WRITE_BYTES
+    reactor.write_bytes = TLS_WRITE_BYTES if tls_seals(connection) else WRITE_BYTES
     if connection.unsent and connection.unsent // 3 < reactor.write_bytes:
         reactor.write_bytes = connection.unsent // 3
 
@@ -231,7 +231,7 @@ cdef inline ssize_t output_send(Reactor *reactor, Connection *connection) noexce
     cdef ssize_t sent
     cdef iovec piece
     reactor.writes += 1
-    if connection.tls == NULL:
+    if not tls_seals(connection):
         sent = transport_write(connection, reactor.pieces, reactor.piece_count)
     else:
         piece.iov_base = reactor.sealed
@@ -252,7 +252,8 @@ cdef inline int output_write(
     cdef uint32_t i = 0
     cdef int result
     cdef Record *record
-    if connection.tls != NULL and not tls_seal(reactor, connection):
+    cdef bint seals = tls_seals(connection)
+    if seals and not tls_seal(reactor, connection):
         output_drop(reactor, 0)
         return OUTPUT_FAILED
     sent = output_send(reactor, connection)
@@ -260,7 +261,7 @@ cdef inline int output_write(
         output_drop(reactor, 0)
         return OUTPUT_FAILED
     accepted = <size_t> sent
-    if connection.tls != NULL:
+    if seals:
         accepted = 0
         while seal < reactor.seal_count and gone + reactor.seals[seal].cipher <= <size_t> sent:
             gone += reactor.seals[seal].cipher
@@ -275,10 +276,10 @@ cdef inline int output_write(
     if i == reactor.record_count:
         return OUTPUT_ALL
     connection.writable = False
-    if connection.tls == NULL:
-        result = output_keep(reactor, connection, i, before, accepted)
-    else:
+    if seals:
         result = output_keep_sealed(reactor, connection, i, before, accepted, seal, gone, <size_t> sent)
+    else:
+        result = output_keep(reactor, connection, i, before, accepted)
     if result == OUTPUT_NO_MEMORY:
         output_drop(reactor, i)
     return result

@@ -130,6 +130,7 @@ cdef extern from "<linux/tcp.h>" nogil:
         TCP_USER_TIMEOUT
         TCP_NOTSENT_LOWAT
         TCP_INFO
+        TCP_ULP
 
 
 cdef extern from "<arpa/inet.h>" nogil:
@@ -195,6 +196,7 @@ cdef extern from "<errno.h>" nogil:
         EHOSTUNREACH
         ENETUNREACH
         EINVAL
+        ENOTCONN
 
 
 cdef inline uint64_t monotonic() noexcept nogil:

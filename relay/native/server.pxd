@@ -50,7 +50,7 @@ from relay.native.status cimport (
 )
 from relay.native.stream cimport stream_closed, stream_end, stream_finish, stream_free, stream_new
 from relay.native.subscriber cimport subscriber_offer, subscriber_take, subscriber_wait
-from relay.native.tls cimport TLS_HANDSHAKE, tls_end
+from relay.native.tls cimport TLS_HANDSHAKE, tls_end, tls_seals
 from relay.native.tls_context cimport tls_context_take
 
 cdef enum:
@@ -203,7 +203,7 @@ cdef inline ssize_t server_read(
     cdef Connection *connection = <Connection *> user
     cdef Reactor *reactor = connection.reactor
     cdef Stream *stream = <Stream *> source.ptr
-    if connection.tls != NULL and length > TLS_PLAIN - FRAME_HEADER:
+    if tls_seals(connection) and length > TLS_PLAIN - FRAME_HEADER:
         # A frame and its header leave as one record of TLS.
         length = TLS_PLAIN - FRAME_HEADER
     if stream.kind == STREAM_FEED:

@@ -11,9 +11,9 @@ from libc.string cimport memcmp, memcpy
 from relay.native.certificate cimport certificate_in_time
 from relay.native.debug cimport relay_assert
 from relay.native.memory cimport memory_release, memory_take_zeroed
-from relay.native.model cimport TLS_PLAIN, TLS_SEALS, Connection, Node, Reactor, Seal, TlsLink
+from relay.native.model cimport TLS_PLAIN, TLS_SEALS, Connection, Node, Reactor, Seal, TlsContext, TlsLink
 from relay.native.openssl cimport (
-    BIO, BIO_new, BIO_set_data, BIO_set_init, ERR_clear_error, ERR_peek_last_error, ERR_reason_error_string,
+    BIO, BIO_NOCLOSE, BIO_free, BIO_new, BIO_new_socket, BIO_set_data, BIO_set_init, ERR_clear_error, ERR_peek_last_error, ERR_reason_error_string,
     SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_RECEIVED_SHUTDOWN, SSL_SENT_SHUTDOWN, SSL_SESSION,
     SSL_SESSION_free, SSL_SESSION_is_resumable, SSL_do_handshake, SSL_free, SSL_get0_alpn_selected,
     SSL_get0_peer_certificate, SSL_get1_session, SSL_get_error, SSL_get_verify_result, SSL_is_init_finished, SSL_new,
@@ -23,6 +23,7 @@ from relay.native.openssl cimport (
 )
 from relay.native.posix cimport iovec, sockaddr_storage
 from relay.native.status cimport STATUS_NO_MEMORY, STATUS_OK
+from relay.native.tls_bio cimport tls_kernel_writes
 from relay.native.tls_context cimport tls_context_release
 
 cdef enum:
@@ -36,24 +37,38 @@ cdef enum:  # TlsStep: how far a handshake has come
 
 # Life -------------------------------------------------------------------------------------------
 
+cdef inline bint _bios(TlsLink *link, const TlsContext *context) noexcept nogil:
+    """Give OpenSSL its ends; False without memory."""
+    cdef BIO *reads = BIO_new(context.reads)
+    cdef BIO *writes = BIO_new(context.writes)
+    if reads == NULL or writes == NULL:
+        BIO_free(reads)
+        BIO_free(writes)
+        return False
+    BIO_set_data(reads, link)
+    BIO_set_init(reads, 1)
+    BIO_set_data(writes, link)
+    BIO_set_init(writes, 1)
+    SSL_set_bio(link.ssl, reads, writes)
+    if context.kernel:
+        # Without memory for it we encrypt ourselves.
+        link.kernel = BIO_new_socket(link.connection.fd, BIO_NOCLOSE)
+    return True
+
+
 cdef inline int tls_begin(Connection *connection) noexcept nogil:
     """Make what a handshake needs, by the connection's context."""
     cdef Reactor *reactor = connection.reactor
     cdef TlsLink *link = <TlsLink *> memory_take_zeroed(&reactor.memory, sizeof(TlsLink))
-    cdef BIO *bio
     if link == NULL:
         return STATUS_NO_MEMORY
     link.connection = connection
     link.ssl = SSL_new(connection.tls_context.ctx)
-    bio = BIO_new(connection.tls_context.method) if link.ssl != NULL else NULL
-    if bio == NULL:
+    if link.ssl == NULL or not _bios(link, connection.tls_context):
         SSL_free(link.ssl)
         memory_release(&reactor.memory, link)
         ERR_clear_error()
         return STATUS_NO_MEMORY
-    BIO_set_data(bio, link)
-    BIO_set_init(bio, 1)
-    SSL_set_bio(link.ssl, bio, bio)
     SSL_set_app_data(link.ssl, link)
     if connection.tls_context.server:
         SSL_set_accept_state(link.ssl)
@@ -71,7 +86,10 @@ cdef inline void tls_end(Connection *connection) noexcept nogil:
     if link != NULL:
         if not link.open:
             reactor.tls.waiting -= 1
+        elif tls_kernel_writes(link):
+            reactor.tls.kernel -= 1
         SSL_free(link.ssl)
+        BIO_free(link.kernel)
         memory_release(&reactor.memory, link)
         connection.tls = NULL
     tls_context_release(connection.tls_context)
@@ -139,6 +157,8 @@ cdef inline int tls_step(Connection *connection, const uint8_t *data, size_t siz
     if result == 1:
         link.open = True
         connection.reactor.tls.waiting -= 1
+        if tls_kernel_writes(link):
+            connection.reactor.tls.kernel += 1
         return TLS_STEP_DONE
     if SSL_get_error(link.ssl, result) == SSL_ERROR_WANT_READ:
         return TLS_STEP_AGAIN
@@ -229,6 +249,11 @@ cdef inline bint _seal_pieces(
     return _seal(reactor, connection, data, size)
 
 
+cdef inline bint tls_seals(const Connection *connection) noexcept nogil:
+    """Whether what it writes is encrypted here."""
+    return connection.tls != NULL and not tls_kernel_writes(connection.tls)
+
+
 cdef inline bint tls_seal(Reactor *reactor, Connection *connection) noexcept nogil:
     """Encrypt what was gathered into `sealed` and `seals`. False when the connection is broken.
 
@@ -258,7 +283,10 @@ cdef inline bint tls_seal(Reactor *reactor, Connection *connection) noexcept nog
 
 
 cdef inline bint tls_seal_last(Connection *connection, const uint8_t *data, size_t size) noexcept nogil:
-    """Encrypt last words, if any, and the end (close_notify; RFC 8446, 6.1) into `sealed`."""
+    """Encrypt last words, if any, and the end (close_notify; RFC 8446, 6.1) into `sealed`.
+
+    The kernel, where it encrypts, takes them at once.
+    """
     cdef Reactor *reactor = connection.reactor
     reactor.sealed_used = 0
     reactor.seal_count = 0

@@ -21,7 +21,7 @@ from relay.native.openssl cimport (
     SSL_CTX_set_client_hello_cb, SSL_CTX_set_min_proto_version, SSL_CTX_set_mode, SSL_CTX_set_num_tickets,
     SSL_CTX_set_options, SSL_CTX_set_security_level, SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context,
     SSL_CTX_set_verify, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS,
-    SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL,
+    SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL,
     SSL_SESS_CACHE_OFF, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
     SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_client_hello_get0_ext, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx,
     TLS1_2_VERSION,
@@ -31,7 +31,7 @@ from relay.native.openssl cimport (
     X509_STORE_new, X509_STORE_set_flags, X509_V_ERR_APPLICATION_VERIFICATION, X509_V_ERR_CERT_NOT_YET_VALID,
     X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK, X509_free,
 )
-from relay.native.tls_bio cimport tls_bio_method
+from relay.native.tls_bio cimport tls_bio_methods
 
 cdef extern from *:
     """
@@ -124,7 +124,8 @@ cdef inline void tls_context_release(TlsContext *context) noexcept nogil:
         return
     SSL_CTX_free(context.ctx)
     X509_free(context.root)
-    BIO_meth_free(context.method)
+    BIO_meth_free(context.reads)
+    BIO_meth_free(context.writes)
     free(context.allow)
     free(context)
 
@@ -232,22 +233,27 @@ cdef inline int tls_context_load(
     return fault
 
 
-cdef inline TlsContext *tls_context_new(bint server, bint ask, bint require) noexcept nogil:
-    """A context without certificates; NULL without memory. `ask` a client for a certificate, `require` one."""
+cdef inline TlsContext *tls_context_new(bint server, bint ask, bint require, bint kernel) noexcept nogil:
+    """A context without certificates; NULL without memory.
+
+    `ask` a client for a certificate, `require` one; the `kernel` may encrypt.
+    """
     cdef TlsContext *context = <TlsContext *> calloc(1, sizeof(TlsContext))
     cdef int verify = SSL_VERIFY_NONE
     if context == NULL:
         return NULL
     context.users = 1
     context.server = server
-    context.method = tls_bio_method()
     context.ctx = SSL_CTX_new(TLS_server_method() if server else TLS_client_method())
-    if (context.method == NULL or context.ctx == NULL
+    if (not tls_bio_methods(context) or context.ctx == NULL
             or SSL_CTX_set_min_proto_version(context.ctx, TLS1_2_VERSION) != 1):
         tls_context_release(context)
         return NULL
     SSL_CTX_set_security_level(context.ctx, CERTIFICATE_SECURITY_LEVEL)
     SSL_CTX_set_options(context.ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION)
+    if kernel:
+        SSL_CTX_set_options(context.ctx, SSL_OP_ENABLE_KTLS)
+        context.kernel = True
     # A quiet connection gives back 34 KiB of buffers.
     SSL_CTX_set_mode(context.ctx, SSL_MODE_RELEASE_BUFFERS)
     if ask:
