@@ -91,12 +91,15 @@ class Engine:
         max_event_bytes: int = ...,  # the largest event accepted, 4 MiB
         gather_us: int = ...,  # 500; 0 turns gathering off
         max_connections: int = ...,
+        max_address_connections: int = ...,  # of them, from one IPv4 address or IPv6 /64
         max_streams: int = ...,  # a connection
+        max_subscribers: int = ...,  # streams that read a feed, all connections together
+        client_bytes: int = ...,  # for what clients make the engine hold: sessions, streams, requests, answers
         max_header_bytes: int = ...,  # of one request
         max_request_bytes: int = ...,
         handshake_timeout: float = ...,  # time to complete the preface
         idle_timeout: float = ...,  # connection without a stream
-        max_controls: int = ...,  # a second and connection: pings count 1; resets, settings, empty frames 10
+        max_controls: int = ...,  # a second and connection: 1 a ping, 5 a request, 10 a reset, empty frame and the like
         ping_after: float = ...,  # silence of a subscriber before it is pinged, 5
         ping_timeout: float = ...,  # time it has to answer, 20
         connect_timeout: float = ...,  # TCP to a node, 10

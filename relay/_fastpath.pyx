@@ -81,7 +81,7 @@ FEED_NAMES = ("messages", "alerts", "logs")
 SKIP_NAMES = ("malformed", "oversize", "compressed", "truncated", "budget", "memory")
 LIMIT_NAMES = (
     "connections", "descriptors", "handshake", "idle", "controls", "headers", "request", "keepalive", "remainders",
-    "calls", "memory", "protocol", "tls",
+    "calls", "memory", "protocol", "tls", "address", "streams", "subscribers", "budget",
 )
 assert len(SKIP_NAMES) == SKIP_REASONS and len(LIMIT_NAMES) == LIMITS
 
@@ -284,10 +284,11 @@ cdef class Engine:
         self.closed = False
 
     def __init__(
-        self, *, journal_bytes=64 << 20, max_event_bytes=4 << 20, gather_us=500, max_connections=16384,
-        max_streams=256, max_header_bytes=16384, max_request_bytes=65536, handshake_timeout=10.0,
-        idle_timeout=300.0, max_controls=10000, ping_after=5.0, ping_timeout=20.0, connect_timeout=10.0,
-        check_timeout=5.0, node_silence=10.0, send_buffer=0, unsent_bytes=32 << 20,
+        self, *, journal_bytes=64 << 20, max_event_bytes=4 << 20, gather_us=500, max_connections=512,
+        max_address_connections=64, max_streams=100, max_subscribers=1024, client_bytes=32 << 20,
+        max_header_bytes=16384, max_request_bytes=65536, handshake_timeout=10.0, idle_timeout=300.0,
+        max_controls=10000, ping_after=5.0, ping_timeout=20.0, connect_timeout=10.0,
+        check_timeout=5.0, node_silence=10.0, send_buffer=0, unsent_bytes=16 << 20,
         receive_buffer=0, assembly_bytes=None, remainder_bytes=None, event_per_frame=False
     ):
         cdef Settings *settings
@@ -305,6 +306,10 @@ cdef class Engine:
             settings.journal_bytes = bounded("journal_bytes", journal_bytes, floor, 1 << 46)
             settings.gather = bounded("gather_us", gather_us, 0, 1000000) * 1000
             settings.max_connections = <uint32_t> bounded("max_connections", max_connections, 1, 1 << 20)
+            settings.max_address_connections = <uint32_t> bounded(
+                "max_address_connections", max_address_connections, 1, 1 << 20)
+            settings.max_subscribers = <uint32_t> bounded("max_subscribers", max_subscribers, 1, 1 << 20)
+            settings.client_bytes = bounded("client_bytes", client_bytes, 1 << 20, 1 << 46)
             settings.max_streams = <uint32_t> bounded("max_streams", max_streams, 1, 1 << 20)
             settings.max_header_bytes = <uint32_t> bounded("max_header_bytes", max_header_bytes, 512, 65536)
             settings.max_request_bytes = <uint32_t> bounded("max_request_bytes", max_request_bytes, 16, 1 << 26)
@@ -641,6 +646,7 @@ cdef class Engine:
         mailbox.first_report = NULL
         mailbox.last_report = NULL
         mailbox.reports = 0
+        mailbox.report_bytes = 0
         pthread_mutex_unlock(&mailbox.lock)
         while True:
             count = self.news(copies, NODE_NEWS)
@@ -750,7 +756,8 @@ cdef dict snapshot_dict(Snapshot *snapshot):
             "gathers": snapshot.gathers, "memory_bytes": snapshot.memory_bytes,
             "memory_blocks": snapshot.memory_blocks, "memory_failures": snapshot.memory_failures,
             "assembly_bytes": snapshot.assembly_bytes, "remainder_bytes": snapshot.remainder_bytes,
-            "tail_bytes": snapshot.tail_bytes, "reports_dropped": snapshot.reports_dropped,
+            "tail_bytes": snapshot.tail_bytes, "client_bytes": snapshot.client_bytes,
+            "addresses": snapshot.addresses, "reports_dropped": snapshot.reports_dropped,
             "limits": {name: snapshot.limits[i] for i, name in enumerate(LIMIT_NAMES)},
             "tls": {
                 "handshakes": snapshot.tls.handshakes, "resumed": snapshot.tls.resumed, "failed": snapshot.tls.failed,

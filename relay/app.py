@@ -146,6 +146,16 @@ def make_engine(settings: Settings) -> _fastpath.Engine:
             journal_bytes=settings.journal_budget,
             max_event_bytes=settings.max_event_bytes,
             gather_us=settings.gather_us,
+            max_connections=settings.max_connections,
+            max_address_connections=settings.max_connections_per_address,
+            max_streams=settings.max_streams,
+            max_subscribers=settings.max_subscribers,
+            client_bytes=settings.client_bytes,
+            max_header_bytes=settings.max_header_bytes,
+            max_request_bytes=settings.max_request_bytes,
+            max_controls=settings.max_controls,
+            handshake_timeout=settings.handshake_timeout,
+            idle_timeout=settings.idle_timeout,
         )
     except ValueError as error:
         raise SettingsError(str(error)) from None

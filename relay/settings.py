@@ -369,6 +369,101 @@ class Settings:
         default_text="4MiB",
         doc="Largest event accepted from a node; a larger one is skipped and counted.",
     )
+    max_connections: int = setting(
+        parse_integer(1, 1_048_576),
+        flag="max-connections",
+        value="COUNT",
+        environment="RELAY_MAX_CONNECTIONS",
+        in_file=(int,),
+        default=512,
+        doc="Most connections of subscribers at a time.",
+    )
+    max_connections_per_address: int = setting(
+        parse_integer(1, 1_048_576),
+        flag="max-connections-per-address",
+        value="COUNT",
+        environment="RELAY_MAX_CONNECTIONS_PER_ADDRESS",
+        in_file=(int,),
+        default=64,
+        doc="Most of them from one IPv4 address or IPv6 /64.",
+    )
+    max_streams: int = setting(
+        parse_integer(1, 1_048_576),
+        flag="max-streams",
+        value="COUNT",
+        environment="RELAY_MAX_STREAMS",
+        in_file=(int,),
+        default=100,
+        doc="Most calls at a time on one connection.",
+    )
+    max_subscribers: int = setting(
+        parse_integer(1, 1_048_576),
+        flag="max-subscribers",
+        value="COUNT",
+        environment="RELAY_MAX_SUBSCRIBERS",
+        in_file=(int,),
+        default=1024,
+        doc="Most calls that follow a feed, on all connections together.",
+    )
+    client_bytes: int = setting(
+        parse_size,
+        flag="client-bytes",
+        value="BYTES",
+        environment="RELAY_CLIENT_BYTES",
+        in_file=(int, str),
+        default=32 * MIB,
+        default_text="32MiB",
+        doc="Memory for what all subscribers make the relay hold: sessions, calls, requests, answers.",
+    )
+    max_header_bytes: int = setting(
+        parse_size,
+        flag="max-header-bytes",
+        value="BYTES",
+        environment="RELAY_MAX_HEADER_BYTES",
+        in_file=(int, str),
+        default=16 * KIB,
+        default_text="16KiB",
+        doc="Largest header block of a request, decoded.",
+    )
+    max_request_bytes: int = setting(
+        parse_size,
+        flag="max-request-bytes",
+        value="BYTES",
+        environment="RELAY_MAX_REQUEST_BYTES",
+        in_file=(int, str),
+        default=64 * KIB,
+        default_text="64KiB",
+        doc="Largest message of a request.",
+    )
+    max_controls: int = setting(
+        parse_integer(1, 1_073_741_824),
+        flag="max-controls",
+        value="COUNT",
+        environment="RELAY_MAX_CONTROLS",
+        in_file=(int,),
+        default=10_000,
+        doc="Points a second on one connection: 1 a ping, 5 a call, 10 a reset and whatever else carries nothing.",
+    )
+    handshake_timeout: float = setting(
+        parse_number(0.001, 31_536_000),
+        flag="handshake-timeout",
+        value="SECONDS",
+        environment="RELAY_HANDSHAKE_TIMEOUT",
+        in_file=(int, float),
+        default=10.0,
+        default_text="10",
+        doc="Time in which a new connection has to say what it is.",
+    )
+    idle_timeout: float = setting(
+        parse_number(0.001, 31_536_000),
+        flag="idle-timeout",
+        value="SECONDS",
+        environment="RELAY_IDLE_TIMEOUT",
+        in_file=(int, float),
+        default=300.0,
+        default_text="300",
+        doc="Time after which a connection without a call is ended.",
+    )
     log_level: str = setting(
         parse_choice(*LOG_LEVELS),
         flag="log-level",
@@ -456,6 +551,16 @@ class Settings:
         if not KIB <= self.max_event_bytes <= GIB:
             place = _place("max_event_bytes", given)
             raise SettingsError(f"{place} {self.max_event_bytes} is out of range: accepted is 1KiB to 1GiB")
+        for name, least, most in (
+            ("client_bytes", MIB, 2**46),
+            ("max_header_bytes", 512, 64 * KIB),
+            ("max_request_bytes", 16, 64 * MIB),
+        ):
+            size = getattr(self, name)
+            if not least <= size <= most:
+                raise SettingsError(
+                    f"{_place(name, given)} {size} is out of range: accepted is {as_size(least)} to {as_size(most)}"
+                )
         if self.journal_bytes is not None and self.journal_bytes < floor:
             raise SettingsError(
                 f"{_place('journal_bytes', given)} {self.journal_bytes} is too small: accepted is {floor} or more "

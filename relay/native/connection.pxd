@@ -2,19 +2,26 @@
 
 A connection that ends is closed at once, but freed only at the end of the turn, so that whoever is
 in the middle of it finds CONNECTION_CLOSED and stops.
+
+What clients make the engine hold is counted, by connection and by address, under one budget (`client_bytes`). Half of
+it is set aside: each connection has its part of that, so nobody can keep others from a session and a few streams; a
+connection for which there is no part is not accepted. What connections hold beyond their parts, their excess, comes
+from the other half, of which no connection and no address gets more than a share.
 """
 
-from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from relay.native.address cimport address_text
+from relay.native.addresses cimport address_drop
 from relay.native.debug cimport relay_assert
 from relay.native.memory cimport (
     memory_nghttp2_calloc, memory_nghttp2_free, memory_nghttp2_malloc, memory_nghttp2_realloc, memory_release,
-    memory_take_zeroed,
+    memory_size, memory_take_zeroed,
 )
 from relay.native.model cimport (
-    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_LISTENER, CONNECTION_OPENING, Connection, Reactor,
+    CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_LISTENER, CONNECTION_OPENING, LIMIT_CONTROLS, Address, Connection,
+    Reactor,
 )
 from relay.native.nghttp2 cimport nghttp2_mem
 from relay.native.posix cimport (
@@ -23,6 +30,16 @@ from relay.native.posix cimport (
 )
 from relay.native.status cimport STATUS_NO_MEMORY, STATUS_OK, STATUS_SYSTEM
 from relay.native.timers cimport timer_init, timers_clear, timers_reserve, timers_set
+
+
+cdef enum:
+    # What a block takes besides the bytes that were asked for: our header (memory.pxd), and malloc's own.
+    BLOCK_OVERHEAD = 32
+    # The least part of a connection: a session and a few streams that are served. Measured: 28 KiB, and 1.2 a stream.
+    PART_LEAST = 32768
+    # Of what connections hold beyond their parts, the most that one of them may have. An address: addresses.pxd.
+    EXCESS_CONNECTION = 8
+
 
 
 cdef inline Connection *connection_new(Reactor *reactor, int kind, int fd) noexcept nogil:
@@ -52,6 +69,98 @@ cdef inline Connection *connection_new(Reactor *reactor, int kind, int fd) noexc
         reactor.client_count += 1
     return connection
 
+
+# What clients take ------------------------------------------------------------------------------
+
+cdef inline size_t block_bytes(const void *body) noexcept nogil:
+    """What a block takes; nothing for NULL."""
+    return memory_size(body) + BLOCK_OVERHEAD if body != NULL else 0
+
+
+cdef inline size_t connection_excess(const Connection *connection) noexcept nogil:
+    """What it holds beyond its part."""
+    return connection.charged - connection.part if connection.charged > connection.part else 0
+
+
+cdef inline void _connection_account(Connection *connection, size_t bytes, size_t part) noexcept nogil:
+    """Add to what it holds, and to its part; both may be negative, since unsigned arithmetic wraps."""
+    cdef Reactor *reactor = connection.reactor
+    cdef size_t excess = connection_excess(connection)
+    connection.charged += bytes
+    connection.part += part
+    reactor.client_parts += part
+    if connection.address == NULL:
+        return                                        # a node's: counted, but under no budget
+    excess = connection_excess(connection) - excess
+    reactor.client_bytes += bytes
+    reactor.client_excess += excess
+    connection.address.bytes += bytes
+    connection.address.excess += excess
+
+
+cdef inline void connection_charge(Connection *connection, size_t bytes) noexcept nogil:
+    """Its client makes us hold so many bytes more. Whether that is too much is asked later: `connection_over`."""
+    _connection_account(connection, bytes, 0)
+
+
+cdef inline void connection_discharge(Connection *connection, size_t bytes) noexcept nogil:
+    """They have been given back."""
+    _connection_account(connection, 0 - bytes, 0)
+
+
+cdef inline void connection_founded(Connection *connection, size_t bytes) noexcept nogil:
+    """It holds so many bytes for as long as it lives, whatever its client does: they are no excess.
+
+    `connection_free` gives them back.
+    """
+    connection.founded += bytes
+    _connection_account(connection, bytes, bytes)
+
+
+cdef inline void connection_of(Connection *connection, Address *address) noexcept nogil:
+    """Whose it is: from here on its bytes count. `connection_free` gives the address back."""
+    connection.address = address
+    connection.founded = block_bytes(connection)
+    _connection_account(connection, connection.founded, connection.reactor.client_part)
+
+
+cdef inline bint connection_fits(const Reactor *reactor) noexcept nogil:
+    """Whether there is a part for one connection more."""
+    return reactor.client_parts + reactor.client_part <= reactor.excess_most
+
+
+cdef inline bint connection_over(const Connection *connection) noexcept nogil:
+    """Whether it holds more than its part while all there is for that, or its share of it, is used up."""
+    cdef const Reactor *reactor = connection.reactor
+    cdef size_t excess = connection_excess(connection)
+    if excess == 0:
+        return False
+    return (
+        excess > reactor.excess_most // EXCESS_CONNECTION or connection.address.excess > reactor.address_excess
+        or reactor.client_excess > reactor.excess_most
+    )
+
+
+cdef inline void connection_cut(Connection *connection, int limit) noexcept nogil:
+    """Its client is over a limit: the connection ends when what was received has been looked at. Counted once."""
+    if connection.cut == 0:
+        connection.cut = <uint8_t> (limit + 1)
+        connection.reactor.limits[limit] += 1
+        connection_dirty(connection)
+
+
+cdef inline void connection_spend(Connection *connection, uint32_t cost) noexcept nogil:
+    """Something that costs us more than its client: so much of it a second, and it is cut off."""
+    cdef uint64_t second = connection.reactor.now // 1000000000
+    if connection.second != second:
+        connection.second = second
+        connection.controls = 0
+    connection.controls += cost
+    if connection.controls > connection.reactor.settings.max_controls:
+        connection_cut(connection, LIMIT_CONTROLS)
+
+
+# Lists and events -------------------------------------------------------------------------------
 
 cdef inline int connection_watch(Connection *connection) noexcept nogil:
     """Put it into epoll: edge-triggered, both directions, once; a listener level-triggered."""
@@ -143,36 +252,47 @@ cdef inline void connection_free(Connection *connection) noexcept nogil:
         reactor.connection_count -= 1
     if connection.kind == CONNECTION_CLIENT:
         reactor.client_count -= 1
+    _connection_account(connection, 0 - connection.founded, 0 - connection.part)
+    relay_assert(connection.charged == 0, "what a connection held has been given back")
+    if connection.address != NULL:
+        address_drop(reactor, connection.address)
     memory_release(&reactor.memory, connection)
 
 
 # What the connection's session allocates. Not every failure comes back from nghttp2 as an error (its GOAWAY may be
 # dropped in silence), and after some a stream would wait for ever: so each marks the connection, which then ends.
 
-cdef inline void *connection_starved(Connection *connection, void *body) noexcept nogil:
+cdef inline void *connection_took(Connection *connection, void *body) noexcept nogil:
     if body == NULL:
         connection.starved = True
         connection_dirty(connection)
+    connection_charge(connection, block_bytes(body))
     return body
 
 
 cdef inline void *connection_malloc(size_t size, void *user) noexcept nogil:
     cdef Connection *connection = <Connection *> user
-    return connection_starved(connection, memory_nghttp2_malloc(size, &connection.reactor.memory))
+    return connection_took(connection, memory_nghttp2_malloc(size, &connection.reactor.memory))
 
 
 cdef inline void connection_release(void *body, void *user) noexcept nogil:
-    memory_nghttp2_free(body, &(<Connection *> user).reactor.memory)
+    cdef Connection *connection = <Connection *> user
+    connection_discharge(connection, block_bytes(body))
+    memory_nghttp2_free(body, &connection.reactor.memory)
 
 
 cdef inline void *connection_calloc(size_t count, size_t size, void *user) noexcept nogil:
     cdef Connection *connection = <Connection *> user
-    return connection_starved(connection, memory_nghttp2_calloc(count, size, &connection.reactor.memory))
+    return connection_took(connection, memory_nghttp2_calloc(count, size, &connection.reactor.memory))
 
 
 cdef inline void *connection_realloc(void *body, size_t size, void *user) noexcept nogil:
     cdef Connection *connection = <Connection *> user
-    return connection_starved(connection, memory_nghttp2_realloc(body, size, &connection.reactor.memory))
+    cdef size_t former = block_bytes(body)
+    cdef void *moved = connection_took(connection, memory_nghttp2_realloc(body, size, &connection.reactor.memory))
+    if moved != NULL:
+        connection_discharge(connection, former)
+    return moved
 
 
 cdef inline void connection_allocator(Connection *connection, nghttp2_mem *allocator) noexcept nogil:

@@ -112,6 +112,8 @@ cdef inline void snapshot_fill(Reactor *reactor, Snapshot *snapshot) noexcept no
     snapshot.assembly_bytes = reactor.assembling
     snapshot.remainder_bytes = reactor.remaining
     snapshot.tail_bytes = reactor.tails
+    snapshot.client_bytes = reactor.client_bytes
+    snapshot.addresses = reactor.address_count
     snapshot.reports_dropped = reactor.mailbox.dropped
 
 

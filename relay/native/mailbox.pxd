@@ -24,6 +24,7 @@ cdef enum:
     MAILBOX_COMMANDS = 4096           # commands that may wait
     MAILBOX_COMMAND_BYTES = 16777216  # and their bytes; one command alone may be larger
     MAILBOX_REPORTS = 4096            # calls and subscriber reports that may wait
+    MAILBOX_REPORT_BYTES = 1048576    # and the bytes of their messages; one alone may be larger
 
 
 cdef inline int mailbox_init(Mailbox *mailbox) noexcept nogil:
@@ -182,7 +183,10 @@ cdef inline int mailbox_report(Reactor *reactor, Report *report, bint bounded) n
     cdef int status = STATUS_OK
     cdef bint tell = False
     pthread_mutex_lock(&mailbox.lock)
-    if bounded and mailbox.reports >= MAILBOX_REPORTS:
+    if bounded and (
+        mailbox.reports >= MAILBOX_REPORTS
+        or (mailbox.report_bytes and mailbox.report_bytes + report.size > MAILBOX_REPORT_BYTES)
+    ):
         status = STATUS_FULL
         if report.kind == REPORT_SUBSCRIBER:
             mailbox.dropped += 1
@@ -193,6 +197,7 @@ cdef inline int mailbox_report(Reactor *reactor, Report *report, bint bounded) n
             mailbox.last_report.next = report
         mailbox.last_report = report
         mailbox.reports += 1
+        mailbox.report_bytes += report.size
         tell = not mailbox.reporting
         mailbox.reporting = True
     pthread_mutex_unlock(&mailbox.lock)

@@ -31,7 +31,8 @@ cdef enum:
     # has a tail, RECEIVE_BEHIND. (1 MiB always lost a third of the events in two of four runs with an unbounded node.)
     RECEIVE_BYTES = 1048576
     RECEIVE_BEHIND = 262144
-    REQUEST_READ_BYTES = 32768  # the same for subscribers' sockets: they send requests, not events
+    # The same for subscribers' sockets, which send requests, not events: some 400 requests, a millisecond, at most.
+    REQUEST_READ_BYTES = 8192
     # One writev gathers about this much at most, so that a full read leaves in one (measured: two in its place cost
     # 0.08 us an event more); what the kernel does not accept of it is copied.
     WRITE_BYTES = 1048576
@@ -95,6 +96,10 @@ cdef enum:  # Limit
     LIMIT_MEMORY               # an allocation failed
     LIMIT_PROTOCOL             # HTTP/2 protocol errors
     LIMIT_TLS                  # clients refused by TLS: plaintext, no ALPN, a certificate that is not trusted
+    LIMIT_ADDRESS              # connections or subscribers of one address
+    LIMIT_STREAMS              # streams of a connection
+    LIMIT_SUBSCRIBERS
+    LIMIT_BUDGET               # bytes that clients make us hold
     LIMITS
 
 cdef enum:  # NodeState
@@ -128,7 +133,10 @@ cdef struct Settings:
     size_t max_event_bytes
     uint64_t gather            # ns
     uint32_t max_connections
+    uint32_t max_address_connections
     uint32_t max_streams
+    uint32_t max_subscribers
+    size_t client_bytes        # that clients make us hold, journals and tails apart
     uint32_t max_header_bytes
     uint32_t max_request_bytes
     uint32_t max_controls
@@ -264,6 +272,15 @@ cdef struct Tail:
     Seal *seal
     uint8_t *data
 
+# Who is connected, address.pxd.
+cdef struct Address:
+    Address *next              # in its bucket
+    uint8_t key[16]            # an IPv4 address as IPv6, or the first half of an IPv6 address
+    uint32_t connections
+    uint32_t subscribers
+    size_t bytes               # of Connection.charged, all its connections
+    size_t excess              # of those, the bytes beyond its connections' parts
+
 # Frame scanner of a node's connection (framing.pxd).
 cdef struct Framer:
     uint8_t state
@@ -338,6 +355,11 @@ cdef struct Connection:
     uint8_t settled            # flushes in a row that left nothing
     int32_t last_opened        # ids of the last stream its client opened,
     int32_t opened_before      # and of the one before
+    Address *address           # CONNECTION_CLIENT, from its acceptance on
+    size_t charged             # bytes that it makes us hold,
+    size_t founded             # of them those that it holds from its first moment to its last;
+    size_t part                # up to here they are its good right
+    uint8_t cut                # its client is over a limit: Limit + 1
     uint64_t second            # controls are counted by second
     uint32_t controls
     uint8_t preface[PREFACE]
@@ -550,6 +572,8 @@ cdef struct Snapshot:
     uint64_t assembly_bytes
     uint64_t remainder_bytes
     uint64_t tail_bytes
+    uint64_t client_bytes
+    uint64_t addresses
     uint64_t reports_dropped
     uint64_t calls
     TlsCount tls
@@ -567,6 +591,7 @@ cdef struct Mailbox:
     Report *first_report
     Report *last_report
     uint32_t reports           # of them REPORT_CALL and REPORT_SUBSCRIBER, which are bounded
+    size_t report_bytes        # that they carry
     Node *dirty_nodes
     int told                   # eventfd: reports wait
     bint reporting             # `told` is written
@@ -618,6 +643,15 @@ cdef struct Reactor:
     Connection *ready
     Connection *last_ready
     Connection *dirty
+    Address **addresses        # buckets
+    uint64_t address_mask
+    uint64_t address_count
+    uint64_t address_key[2]
+    size_t client_part         # of client_bytes, for each connection
+    size_t client_parts        # Connection.part, all clients
+    size_t excess_most         # for what connections hold beyond their parts, all together
+    size_t address_excess      # of it, for one address
+    uint32_t address_subscribers  # of max_subscribers, for one address
     Timers timers              # of connections
     Timers deadlines           # of streams: grpc-timeout
     Node *nodes
@@ -645,6 +679,9 @@ cdef struct Reactor:
     uint64_t gathers
     size_t assembling          # bytes of NodeStream.part, all nodes
     size_t remaining           # bytes of Remainder, all streams
+    size_t client_bytes        # of Connection.charged, all clients
+    size_t client_excess       # of those, the bytes beyond their parts
+    uint64_t subscriber_count
     size_t requesting          # bytes of Stream.request and .check, all streams
     Remainder *spent           # framed whole: freed at the end of the turn, when no write points to them
     size_t tails

@@ -58,6 +58,10 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         uint8_t *opaque_data
         size_t opaque_data_len
 
+    ctypedef struct nghttp2_window_update:
+        nghttp2_frame_hd hd
+        int32_t window_size_increment
+
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
         nghttp2_data data
@@ -65,6 +69,7 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         nghttp2_rst_stream rst_stream
         nghttp2_ping ping
         nghttp2_goaway goaway
+        nghttp2_window_update window_update
 
     ctypedef union nghttp2_data_source:
         int fd
@@ -119,6 +124,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     void nghttp2_session_callbacks_set_on_begin_headers_callback(
         nghttp2_session_callbacks *, nghttp2_on_begin_headers_callback)
     void nghttp2_session_callbacks_set_on_header_callback(
+        nghttp2_session_callbacks *, nghttp2_on_header_callback)
+    void nghttp2_session_callbacks_set_on_invalid_header_callback(
         nghttp2_session_callbacks *, nghttp2_on_header_callback)
 
     int nghttp2_option_new(nghttp2_option **option)

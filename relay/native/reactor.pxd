@@ -7,8 +7,11 @@ each connection that has something to say; go on with handshakes; run timers; fr
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 
+from relay.native.addresses cimport addresses_free, addresses_init
 from relay.native.commands cimport commands_run, drains_check, shutdown_expire
-from relay.native.connection cimport connection_dirty, connection_end, connection_free, connection_ready
+from relay.native.connection cimport (
+    PART_LEAST, connection_dirty, connection_end, connection_free, connection_ready,
+)
 from relay.native.flush cimport connection_flush
 from relay.native.handshake cimport (
     handshake_answer, handshake_over, handshake_queue, handshakes_run, handshakes_unlist,
@@ -64,6 +67,9 @@ cdef enum:
     FLUSH_GRACE = 250000000    # ns after the shutdown's deadline in which last frames leave
     LEISURE_EVENTS = 256
     DESCRIPTORS_KEPT = 16
+    # ns a turn for reading clients' sockets; those that are left come first in the next turn. However many clients ask
+    # however much, nodes are read and subscribers served in between.
+    CLIENTS_A_TURN = 1000000
     PAUSE_LEAST = 20000        # ns: a shorter sleep than this is not worth its system call
 
 
@@ -128,6 +134,15 @@ cdef inline int reactor_journals(Reactor *reactor) noexcept nogil:
     return STATUS_OK
 
 
+cdef inline int reactor_limits(Reactor *reactor) noexcept nogil:
+    """What each client may make the engine hold, of what all may together: connection.pxd says how."""
+    reactor.excess_most = reactor.settings.client_bytes // 2
+    reactor.client_part = reactor.excess_most // reactor.settings.max_connections
+    if reactor.client_part < PART_LEAST:
+        reactor.client_part = PART_LEAST
+    return addresses_init(reactor)
+
+
 cdef inline int reactor_init(Reactor *reactor) noexcept nogil:
     """Make everything but the thread, from a zeroed struct with `settings`. What fails is undone by `reactor_free`."""
     cdef epoll_event event
@@ -151,6 +166,8 @@ cdef inline int reactor_init(Reactor *reactor) noexcept nogil:
         status = reactor_scratch(reactor)
     if status == STATUS_OK:
         status = reactor_journals(reactor)
+    if status == STATUS_OK:
+        status = reactor_limits(reactor)
     if status != STATUS_OK:
         return status
     reactor.wake.kind = CONNECTION_WAKE
@@ -237,6 +254,7 @@ cdef inline uint64_t reactor_free(Reactor *reactor) noexcept nogil:
     nghttp2_session_callbacks_del(reactor.node_callbacks)
     nghttp2_option_del(reactor.server_option)
     nghttp2_option_del(reactor.node_option)
+    addresses_free(reactor)
     memory_release(&reactor.memory, reactor.receive)
     memory_release(&reactor.memory, reactor.scratch)
     memory_release(&reactor.memory, reactor.pieces)
@@ -403,14 +421,24 @@ cdef inline void reactor_reads(Reactor *reactor) noexcept nogil:
     """Each socket that is ready now, once; what becomes ready meanwhile waits for the next turn."""
     cdef Connection *connection = reactor.ready
     cdef Connection *following
+    cdef uint64_t clients = 0
+    cdef uint64_t began
     reactor.ready = NULL
     reactor.last_ready = NULL
     while connection != NULL:
         following = connection.next_ready
         connection.ready = False
         connection.next_ready = NULL
-        if connection.state != CONNECTION_CLOSED:
+        if connection.state == CONNECTION_CLOSED:
+            pass
+        elif connection.kind != CONNECTION_CLIENT:
             reactor_read(reactor, connection)
+        elif clients >= CLIENTS_A_TURN:
+            connection_ready(connection)
+        else:
+            began = monotonic()
+            reactor_read(reactor, connection)
+            clients += monotonic() - began
         connection = following
 
 

@@ -4,7 +4,9 @@ from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint64_t, uint8_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memmove, strlen
 
-from relay.native.connection cimport connection_dirty
+from relay.native.connection cimport (
+    block_bytes, connection_charge, connection_cut, connection_dirty, connection_spend,
+)
 from relay.native.grpc cimport (
     GRPC_FAILED_PRECONDITION, GRPC_INT32_MESSAGE_BYTES, GRPC_INTERNAL, GRPC_INVALID_ARGUMENT, GRPC_OK,
     GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED, grpc_content_type_ok, grpc_filter_decode,
@@ -14,7 +16,8 @@ from relay.native.journal cimport relay_frame_length
 from relay.native.mailbox cimport mailbox_report, report_new
 from relay.native.memory cimport memory_resize
 from relay.native.model cimport (
-    FEED_ALERTS, FEED_LOGS, FEED_MESSAGES, LIMIT_CALLS, LIMIT_HEADERS, LIMIT_MEMORY, LIMIT_REQUEST,
+    FEED_ALERTS, FEED_LOGS, FEED_MESSAGES, LIMIT_ADDRESS, LIMIT_CALLS, LIMIT_HEADERS, LIMIT_MEMORY, LIMIT_REQUEST,
+    LIMIT_SUBSCRIBERS,
     METHOD_HEALTH_CHECK, METHOD_MESSAGES, METHOD_PYTHON, METHOD_UNKNOWN, PREFIX, REFUSAL_CONTENT,
     REFUSAL_HEADERS, REFUSAL_METHOD, REFUSAL_NONE, REPORT_CALL, STREAM_ANSWER, STREAM_FEED, STREAM_OVER,
     STREAM_REQUEST, TEXT_BYTES, Reactor, Report, Stream,
@@ -44,8 +47,25 @@ cdef enum:
 
     HEADER_OVERHEAD = 32       # what a header counts besides its bytes (RFC 9113, 6.5.2)
     REQUEST_LEAST = 64         # first size of a request's buffer
+    # A block that comes to so many times the limit is an attack on whoever decodes it: its client is cut off.
+    HEADER_BOMB = 4
+    # Of max_controls: a message that Python has to answer, some ten times as dear as what is answered natively.
+    CALL_COST = 10
     # Requests that are incomplete, all together: clients open as many as they like, and need not complete them.
     REQUESTS_BYTES = 4194304
+
+
+cdef inline bint request_header_fits(
+    Reactor *reactor, Stream *stream, size_t name_size, size_t value_size
+) noexcept nogil:
+    """Count a header of a block, used or not; whether the block is within its limit so far."""
+    stream.header_bytes += <uint32_t> (name_size + value_size + HEADER_OVERHEAD)
+    if stream.header_bytes <= reactor.settings.max_header_bytes:
+        return True
+    stream.header_flags |= HEADER_TOO_LARGE
+    if stream.header_bytes // HEADER_BOMB > reactor.settings.max_header_bytes:
+        connection_cut(stream.connection, LIMIT_HEADERS)
+    return False
 
 
 cdef inline void request_header(
@@ -53,9 +73,7 @@ cdef inline void request_header(
 ) noexcept nogil:
     """One header of the request's block."""
     cdef uint32_t i
-    stream.header_bytes += <uint32_t> (name_size + value_size + HEADER_OVERHEAD)
-    if stream.header_bytes > reactor.settings.max_header_bytes:
-        stream.header_flags |= HEADER_TOO_LARGE
+    if not request_header_fits(reactor, stream, name_size, value_size):
         return
     if name_is(name, name_size, ":path"):
         stream.method = METHOD_UNKNOWN
@@ -188,6 +206,15 @@ cdef inline void request_watch(
     if reactor.stopping:
         stream_finish(reactor, stream, GRPC_UNAVAILABLE, "the relay is shutting down")
         return
+    if reactor.subscriber_count >= reactor.settings.max_subscribers:
+        reactor.limits[LIMIT_SUBSCRIBERS] += 1
+        stream_finish(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "too many subscribers: max-subscribers of the relay")
+        return
+    if stream.connection.address.subscribers >= reactor.address_subscribers:
+        reactor.limits[LIMIT_ADDRESS] += 1
+        stream_finish(reactor, stream, GRPC_RESOURCE_EXHAUSTED,
+                      "too many subscribers of one address: max-connections-per-address of the relay")
+        return
     memcpy(stream.filter, filter, filter_size)
     stream.filter[filter_size] = 0
     reactor.numbers += 1
@@ -236,6 +263,7 @@ cdef inline void request_call(
     Reactor *reactor, Stream *stream, const uint8_t *message, size_t size, nghttp2_data_provider *provider
 ) noexcept nogil:
     """A message for Python."""
+    connection_spend(stream.connection, CALL_COST)
     if stream.kind == STREAM_REQUEST:
         stream.kind = STREAM_ANSWER
         stream.call = True
@@ -304,6 +332,7 @@ cdef inline void request_data(
     cdef size_t needed
     cdef size_t count
     cdef size_t capacity
+    cdef size_t former
     cdef void *grown
     if stream.refusal:
         stream.request_used += size
@@ -332,12 +361,14 @@ cdef inline void request_data(
                 stream_end(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "too many large requests at a time",
                            NGHTTP2_ENHANCE_YOUR_CALM)
                 return
+            former = block_bytes(stream.request)
             grown = memory_resize(&reactor.memory, stream.request, capacity)
             if grown == NULL:
                 reactor.limits[LIMIT_MEMORY] += 1
                 stream_end(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "out of memory", NGHTTP2_ENHANCE_YOUR_CALM)
                 return
             reactor.requesting += capacity - stream.request_capacity
+            connection_charge(stream.connection, block_bytes(grown) - former)
             stream.request = <uint8_t *> grown
             stream.request_capacity = capacity
         memcpy(stream.request + stream.request_used, data, count)

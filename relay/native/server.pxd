@@ -3,32 +3,34 @@
 from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
+from relay.native.addresses cimport address_drop, address_take
 from relay.native.connection cimport (
-    connection_allocator, connection_dirty, connection_end, connection_new, connection_timer, connection_watch,
-    socket_option,
+    connection_allocator, connection_cut, connection_dirty, connection_end, connection_fits, connection_new,
+    connection_of, connection_over, connection_spend, connection_timer, connection_watch, socket_option,
 )
 from relay.native.grpc cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
 from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_OPEN, CONNECTION_OPENING,
-    LIMIT_CONNECTIONS, LIMIT_CONTROLS, LIMIT_DESCRIPTORS, LIMIT_HANDSHAKE, LIMIT_IDLE, LIMIT_KEEPALIVE,
-    FRAME_HEADER, LIMIT_MEMORY, LIMIT_PROTOCOL, LIMIT_TLS, PREFACE, STREAM_ANSWER, STREAM_FEED, TLS_PLAIN, Answer,
+    FRAME_HEADER, LIMIT_ADDRESS, LIMIT_BUDGET, LIMIT_CONNECTIONS, LIMIT_CONTROLS, LIMIT_DESCRIPTORS, LIMIT_HANDSHAKE,
+    LIMIT_IDLE, LIMIT_KEEPALIVE, LIMIT_MEMORY, LIMIT_PROTOCOL, LIMIT_STREAMS, LIMIT_TLS, PREFACE, STREAM_ANSWER,
+    STREAM_FEED, TLS_PLAIN, Address, Answer,
     Connection, Reactor, Stream,
 )
-from relay.native.memory cimport memory_release
 from relay.native.nghttp2 cimport (
     NGHTTP2_CANCEL, NGHTTP2_DATA, NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY, NGHTTP2_ENHANCE_YOUR_CALM,
-    NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_FLOODED, NGHTTP2_ERR_NOMEM, NGHTTP2_ERR_PAUSE,
+    NGHTTP2_ERR_CALLBACK_FAILURE, NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_FLOODED, NGHTTP2_ERR_NOMEM, NGHTTP2_ERR_PAUSE,
     NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE,
-    NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY,
-    NGHTTP2_PROTOCOL_ERROR, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
-    NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, nghttp2_data_provider, nghttp2_data_source, nghttp2_frame,
-    nghttp2_frame_hd, nghttp2_is_fatal, nghttp2_mem, nghttp2_session, nghttp2_session_callbacks,
+    NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PROTOCOL_ERROR,
+    NGHTTP2_SETTINGS, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
+    NGHTTP2_WINDOW_UPDATE, nghttp2_data_provider, nghttp2_data_source, nghttp2_frame, nghttp2_frame_hd,
+    nghttp2_is_fatal, nghttp2_mem, nghttp2_session, nghttp2_session_callbacks,
     nghttp2_session_callbacks_new, nghttp2_session_callbacks_set_on_begin_frame_callback,
     nghttp2_session_callbacks_set_on_begin_headers_callback,
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
     nghttp2_session_callbacks_set_on_frame_recv_callback, nghttp2_session_callbacks_set_on_frame_send_callback,
     nghttp2_session_callbacks_set_on_header_callback,
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback,
+    nghttp2_session_callbacks_set_on_invalid_header_callback,
     nghttp2_session_callbacks_set_on_stream_close_callback, nghttp2_session_callbacks_set_send_data_callback,
     nghttp2_session_get_last_proc_stream_id, nghttp2_session_get_outbound_queue_size,
     nghttp2_session_get_stream_user_data, nghttp2_session_mem_recv, nghttp2_session_server_new3,
@@ -43,12 +45,14 @@ from relay.native.posix cimport (
     send, shutdown, sockaddr, sockaddr_storage, socklen_t, tcp_info,
 )
 from relay.native.request cimport (
-    request_data, request_half_closed, request_header, request_headers_done, request_refuse,
+    request_data, request_half_closed, request_header, request_header_fits, request_headers_done, request_refuse,
 )
 from relay.native.status cimport (
     STATUS_CLOSED, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, STATUS_PROTOCOL, STATUS_SILENT,
 )
-from relay.native.stream cimport stream_closed, stream_end, stream_finish, stream_free, stream_new
+from relay.native.stream cimport (
+    stream_answer_free, stream_closed, stream_end, stream_finish, stream_free, stream_new,
+)
 from relay.native.subscriber cimport subscriber_offer, subscriber_take, subscriber_wait
 from relay.native.tls cimport TLS_HANDSHAKE, tls_end, tls_seals
 from relay.native.tls_context cimport tls_context_take
@@ -61,22 +65,28 @@ cdef enum:
     KEEPALIVE_STEP = 1000000000
     UNREAD_MOST = 1024         # frames that may wait, besides two a stream, while a client does not read
     UNSENT_MOST = 2097152      # bytes in the kernel for one subscriber
-    UNSENT_LEAST = 65536
-    # Of max_controls: a PING counts one, the others this. grpc-go pings once a round trip while data flows, to
-    # learn the bandwidth: some thousand a second on a fast network are a client's good right.
+    UNSENT_LEAST = 32768       # max_connections times this is unsent_bytes, by default
+    # Of max_controls: PING and what is acknowledged count one, a request REQUEST_COST, other frames that carry nothing
+    # this. grpc-go pings once a round trip while data flows, to learn the bandwidth: some thousand a second on a fast
+    # network are a client's good right.
     CONTROL_COST = 10
+    REQUEST_COST = 5
+    # Credit for less than this makes DATA frames that cost more than they carry. It counts one: whoever takes events
+    # of a hundred bytes, one at a time, gives it back as slowly.
+    CREDIT_LEAST = 256
+    REFUSAL_BYTES = 26         # of relay_refusal
+    REFUSAL_LENGTH = 11        # where the low byte of its GOAWAY's length is
+    REFUSAL_TEXT = 64
 
 cdef extern from *:
     """
-    /* GOAWAY(ENHANCE_YOUR_CALM) for a session that nghttp2 has given up. */
-    static const uint8_t relay_flooded[] = {0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11};
     static const char relay_preface[25] = "PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n";
-    /* For those who are refused before a session exists: empty SETTINGS, then GOAWAY(ENHANCE_YOUR_CALM) with a text. */
-    static const uint8_t relay_refusal[] = {
+    /* For those who are refused before a session exists, or whose session nghttp2 has given up: empty SETTINGS, since
+       nothing may come before them, then GOAWAY(ENHANCE_YOUR_CALM). */
+    static const uint8_t relay_refusal[26] = {
         0, 0, 0, 4, 0, 0, 0, 0, 0,
-        0, 0, 28, 7, 0, 0, 0, 0, 0,
+        0, 0, 8, 7, 0, 0, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 11,
-        't', 'o', 'o', ' ', 'm', 'a', 'n', 'y', ' ', 'c', 'o', 'n', 'n', 'e', 'c', 't', 'i', 'o', 'n', 's',
     };
     /* Whether the first four bytes begin a request of HTTP/1 (RFC 9110, 9.3). */
     static inline int relay_http1_method(const uint8_t *start) {
@@ -110,14 +120,31 @@ cdef extern from *:
     static const uint8_t relay_alert[] = {21, 3, 1, 0, 2, 2, 80};
     """
     const char *relay_preface
-    const uint8_t relay_refusal[46]
-    const uint8_t relay_flooded[17]
+    const uint8_t relay_refusal[26]
     const char *relay_http1_answer
     const char *relay_plain_answer
     const char *relay_secure_answer
     const uint8_t relay_secure_goaway[46]
     const uint8_t relay_alert[7]
     bint relay_http1_method(const uint8_t *start) noexcept nogil
+
+
+# Refusing ---------------------------------------------------------------------------------------
+
+cdef inline void server_refuse(Reactor *reactor, int fd, int limit, const char *text) noexcept nogil:
+    """Say why, as far as the socket takes it at once, and close; the text is at most REFUSAL_TEXT bytes."""
+    cdef uint8_t refusal[REFUSAL_BYTES + REFUSAL_TEXT]
+    cdef size_t size = strlen(text)
+    reactor.limits[limit] += 1
+    memcpy(refusal, relay_refusal, REFUSAL_BYTES)
+    memcpy(refusal + REFUSAL_BYTES, text, size)
+    refusal[REFUSAL_LENGTH] += <uint8_t> size
+    if reactor.server_tls == NULL:
+        send(fd, refusal, REFUSAL_BYTES + size, MSG_DONTWAIT | MSG_NOSIGNAL)
+    else:
+        # TLS has no better word for it before the handshake than an alert, internal_error.
+        send(fd, relay_alert, sizeof(relay_alert), MSG_DONTWAIT | MSG_NOSIGNAL)
+    close(fd)
 
 
 # Ending -----------------------------------------------------------------------------------------
@@ -191,7 +218,7 @@ cdef inline ssize_t server_read_answer(
             stream.last_answer = NULL
             if stream.plain:
                 flags[0] |= NGHTTP2_DATA_FLAG_EOF
-        memory_release(&reactor.memory, answer)
+        stream_answer_free(reactor, stream, answer)
     return <ssize_t> count
 
 
@@ -238,40 +265,45 @@ cdef inline int server_on_begin_frame(nghttp2_session *session, const nghttp2_fr
     """Count the frames that cost us more than they cost their sender."""
     cdef Connection *connection = <Connection *> user
     cdef Reactor *reactor = connection.reactor
-    cdef uint64_t second
     cdef uint32_t cost = CONTROL_COST
     if hd.type == NGHTTP2_HEADERS and connection.opened_before < hd.stream_id < connection.last_opened:
         # Opening a stream closes all idle ones below it (RFC 9113, 5.1.1). nghttp2 lets this pass, as it may be a late
         # frame of a stream that it has forgotten; between the last two that were opened there never was one.
         server_terminate(reactor, connection, NGHTTP2_PROTOCOL_ERROR)
         return 0
-    if hd.type == NGHTTP2_DATA:
-        if hd.length != 0 or hd.flags & NGHTTP2_FLAG_END_STREAM:
-            return 0
-    elif not (hd.type == NGHTTP2_RST_STREAM or hd.type == NGHTTP2_PING or hd.type == NGHTTP2_SETTINGS
-              or hd.type == NGHTTP2_PRIORITY):
+    if hd.type == NGHTTP2_WINDOW_UPDATE or (hd.type == NGHTTP2_DATA and hd.length != 0):
+        return 0                                      # server_on_frame knows what they bring
+    if hd.type == NGHTTP2_DATA and hd.flags & NGHTTP2_FLAG_END_STREAM:
         return 0
-    elif hd.flags & NGHTTP2_FLAG_ACK and hd.type != NGHTTP2_RST_STREAM:
-        return 0
-    if hd.type == NGHTTP2_PING:
+    if hd.type == NGHTTP2_HEADERS:
+        cost = REQUEST_COST
+    elif hd.type == NGHTTP2_PING or (hd.type == NGHTTP2_SETTINGS and hd.flags & NGHTTP2_FLAG_ACK):
         cost = 1
-    second = reactor.now // 1000000000
-    if connection.second != second:
-        connection.second = second
-        connection.controls = 0
-    connection.controls += cost
-    if connection.controls > reactor.settings.max_controls and not connection.goaway:
-        reactor.limits[LIMIT_CONTROLS] += 1
-        server_terminate(reactor, connection, NGHTTP2_ENHANCE_YOUR_CALM)
+    connection_spend(connection, cost)
     return 0
+
+
+cdef inline void server_weigh(Connection *connection, const nghttp2_frame *frame) noexcept nogil:
+    """Count the frames that turn out to bring next to nothing."""
+    if frame.hd.type == NGHTTP2_WINDOW_UPDATE:
+        if frame.window_update.window_size_increment < CREDIT_LEAST:
+            connection_spend(connection, 1)
+    elif frame.hd.type == NGHTTP2_DATA and frame.hd.length != 0 and frame.hd.length == frame.data.padlen:
+        connection_spend(connection, CONTROL_COST)
 
 
 cdef inline int server_on_begin_headers(
     nghttp2_session *session, const nghttp2_frame *frame, void *user
 ) noexcept nogil:
     cdef Connection *connection = <Connection *> user
+    cdef Reactor *reactor = connection.reactor
     cdef Stream *stream
     if frame.headers.cat != NGHTTP2_HCAT_REQUEST:
+        return 0
+    if connection_over(connection):
+        # gRPC reads this code as RESOURCE_EXHAUSTED.
+        reactor.limits[LIMIT_BUDGET] += 1
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_ENHANCE_YOUR_CALM)
         return 0
     stream = stream_new(connection, frame.hd.stream_id)
     if stream == NULL:
@@ -290,7 +322,20 @@ cdef inline int server_on_header(
     cdef Stream *stream = <Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
     if stream != NULL and frame.headers.cat == NGHTTP2_HCAT_REQUEST:
         request_header(connection.reactor, stream, name, name_size, value, value_size)
-    return 0
+    # Decoding goes on to the end of the block, unless it is stopped here.
+    return NGHTTP2_ERR_CALLBACK_FAILURE if connection.cut else 0
+
+
+cdef inline int server_on_invalid_header(
+    nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_size,
+    const uint8_t *value, size_t value_size, uint8_t flags, void *user
+) noexcept nogil:
+    """A header that HTTP/2 forbids and nghttp2 leaves out: it has been decoded all the same."""
+    cdef Connection *connection = <Connection *> user
+    cdef Stream *stream = <Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
+    if stream != NULL:
+        request_header_fits(connection.reactor, stream, name_size, value_size)
+    return NGHTTP2_ERR_CALLBACK_FAILURE if connection.cut else 0
 
 
 cdef inline void _provider(nghttp2_data_provider *provider, Stream *stream) noexcept nogil:
@@ -304,6 +349,7 @@ cdef inline int server_on_frame(nghttp2_session *session, const nghttp2_frame *f
     cdef Stream *stream
     cdef nghttp2_data_provider provider
     connection_dirty(connection)
+    server_weigh(connection, frame)
     if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
         return 0
     stream = <Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
@@ -344,7 +390,9 @@ cdef inline int server_on_invalid_frame(
     nghttp2_session *session, const nghttp2_frame *frame, int error, void *user
 ) noexcept nogil:
     cdef Connection *connection = <Connection *> user
-    connection.reactor.limits[LIMIT_PROTOCOL] += 1
+    cdef bint more = (frame.hd.type == NGHTTP2_HEADERS
+                      and connection.stream_count >= connection.reactor.settings.max_streams)
+    connection.reactor.limits[LIMIT_STREAMS if more else LIMIT_PROTOCOL] += 1
     return 0
 
 
@@ -368,6 +416,7 @@ cdef inline int server_callbacks_new(nghttp2_session_callbacks **callbacks) noex
     nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks[0], server_on_begin_frame)
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks[0], server_on_begin_headers)
     nghttp2_session_callbacks_set_on_header_callback(callbacks[0], server_on_header)
+    nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks[0], server_on_invalid_header)
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks[0], server_on_frame)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks[0], server_on_frame_send)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks[0], server_on_data)
@@ -378,10 +427,28 @@ cdef inline int server_callbacks_new(nghttp2_session_callbacks **callbacks) noex
 
 # What the reactor calls -------------------------------------------------------------------------
 
+cdef inline Connection *server_client(
+    Reactor *reactor, int fd, Address *home, const sockaddr_storage *peer
+) noexcept nogil:
+    """A client's connection that owns `fd`; NULL without memory, also where `home` is NULL for want of it."""
+    cdef Connection *connection = NULL
+    if home != NULL:
+        connection = connection_new(reactor, CONNECTION_CLIENT, fd)
+    if connection == NULL:
+        reactor.limits[LIMIT_MEMORY] += 1
+        if home != NULL:
+            address_drop(reactor, home)
+        return NULL
+    connection_of(connection, home)
+    memcpy(&connection.peer, peer, sizeof(sockaddr_storage))
+    return connection
+
+
 cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept nogil:
     """Take new connections, a bounded number a turn."""
     cdef Connection *connection
     cdef sockaddr_storage address
+    cdef Address *home
     cdef socklen_t size
     cdef int fd
     cdef int _
@@ -393,11 +460,10 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
                 continue
             if (errno == EMFILE or errno == ENFILE) and reactor.spare_fd >= 0:
                 # Left in the backlog it would keep the listener readable for ever: take it and refuse it.
-                reactor.limits[LIMIT_DESCRIPTORS] += 1
                 close(reactor.spare_fd)
                 fd = accept4(listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
                 if fd >= 0:
-                    server_refuse(reactor, fd)
+                    server_refuse(reactor, fd, LIMIT_DESCRIPTORS, "too many connections: no more descriptors")
                 reactor.spare_fd = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
                 continue
             if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
@@ -406,23 +472,27 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
                 connection_timer(listener, reactor.now + REST)
             return
         if <uint64_t> fd >= reactor.descriptors:
-            reactor.limits[LIMIT_DESCRIPTORS] += 1
-            server_refuse(reactor, fd)
+            server_refuse(reactor, fd, LIMIT_DESCRIPTORS, "too many connections: no more descriptors")
             continue
         if reactor.client_count >= reactor.settings.max_connections:
-            reactor.limits[LIMIT_CONNECTIONS] += 1
-            server_refuse(reactor, fd)
+            server_refuse(reactor, fd, LIMIT_CONNECTIONS, "too many connections: max-connections")
+            continue
+        if not connection_fits(reactor):
+            server_refuse(reactor, fd, LIMIT_BUDGET, "no memory for more connections: client-bytes")
+            continue
+        home = address_take(reactor, &address)
+        if home != NULL and home.connections > reactor.settings.max_address_connections:
+            address_drop(reactor, home)
+            server_refuse(reactor, fd, LIMIT_ADDRESS, "too many connections: max-connections-per-address")
             continue
         socket_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
         socket_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
         if reactor.settings.send_buffer:
             socket_option(fd, SOL_SOCKET, SO_SNDBUF, <int> reactor.settings.send_buffer)
-        connection = connection_new(reactor, CONNECTION_CLIENT, fd)
+        connection = server_client(reactor, fd, home, &address)
         if connection == NULL:
-            reactor.limits[LIMIT_MEMORY] += 1
             close(fd)
             continue
-        memcpy(&connection.peer, &address, sizeof(address))
         connection.tls_context = tls_context_take(reactor.server_tls)
         reactor.accepted += 1
         if connection_watch(connection) != STATUS_OK:
@@ -506,16 +576,6 @@ cdef inline void server_not_tls(
     server_linger(reactor, connection)
 
 
-cdef inline void server_refuse(Reactor *reactor, int fd) noexcept nogil:
-    """There is no room for one more: say so where nothing has been said yet, and close."""
-    if reactor.server_tls == NULL:
-        send(fd, relay_refusal, sizeof(relay_refusal), MSG_DONTWAIT | MSG_NOSIGNAL)
-    else:
-        # TLS has no better word for it before the handshake than an alert, internal_error.
-        send(fd, relay_alert, sizeof(relay_alert), MSG_DONTWAIT | MSG_NOSIGNAL)
-    close(fd)
-
-
 cdef inline void server_received(
     Reactor *reactor, Connection *connection, const uint8_t *data, size_t size
 ) noexcept nogil:
@@ -542,16 +602,25 @@ cdef inline void server_received(
     taken = nghttp2_session_mem_recv(connection.session, data, size)
     if taken < 0:
         if taken == NGHTTP2_ERR_FLOODED:
+            connection_cut(connection, LIMIT_CONTROLS)
+        if connection.cut:
             # The session is lost; say why in a frame of our own, where the output is at a frame's end.
-            reactor.limits[LIMIT_CONTROLS] += 1
             if connection.tail == NULL:
-                output_last(reactor, connection, relay_flooded, sizeof(relay_flooded))
+                output_last(reactor, connection, relay_refusal, REFUSAL_BYTES)
             server_linger(reactor, connection)
             return
         reactor.limits[LIMIT_MEMORY if taken == NGHTTP2_ERR_NOMEM else LIMIT_PROTOCOL] += 1
         if nghttp2_is_fatal(<int> taken):
             connection_end(connection, STATUS_PROTOCOL)
             return
+    if connection_over(connection):
+        connection_cut(connection, LIMIT_BUDGET)
+    if connection.cut:
+        server_terminate(reactor, connection, NGHTTP2_ENHANCE_YOUR_CALM)
+        if not connection.writable:
+            # Whoever does not read will not hear it, and could go on for ever.
+            connection_end(connection, STATUS_LIMIT)
+        return
     if (not connection.writable and nghttp2_session_get_outbound_queue_size(connection.session)
             > UNREAD_MOST + 2 * <size_t> reactor.settings.max_streams):
         # Answers wait even after their streams were reset: without a limit whoever does not read them fills our memory.

@@ -3,7 +3,9 @@
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, strlen
 
-from relay.native.connection cimport connection_dirty
+from relay.native.connection cimport (
+    block_bytes, connection_charge, connection_dirty, connection_discharge, connection_over,
+)
 from relay.native.debug cimport relay_assert
 from relay.native.grpc cimport (
     GRPC_CANCELLED, GRPC_DECIMAL_BYTES, GRPC_OK, grpc_decimal_print, grpc_message_encode, grpc_prefix_write,
@@ -11,8 +13,8 @@ from relay.native.grpc cimport (
 from relay.native.mailbox cimport mailbox_report, report_new, text_copy
 from relay.native.memory cimport memory_release, memory_size, memory_take, memory_take_zeroed
 from relay.native.model cimport (
-    LIMIT_MEMORY, PREFIX, REPORT_CALL, STREAM_FEED, STREAM_OVER, STREAM_REQUEST, TEXT_BYTES, Answer, Connection,
-    Reactor, Report, Stream,
+    LIMIT_BUDGET, LIMIT_MEMORY, PREFIX, REPORT_CALL, STREAM_FEED, STREAM_OVER, STREAM_REQUEST, TEXT_BYTES, Answer,
+    Connection, Reactor, Report, Stream,
 )
 from relay.native.nghttp2 cimport (
     NGHTTP2_CANCEL, NGHTTP2_FLAG_NONE, header_set, header_text, nghttp2_data_provider, nghttp2_nv,
@@ -35,6 +37,7 @@ cdef inline Stream *stream_new(Connection *connection, int32_t number) noexcept 
     if stream == NULL:
         reactor.limits[LIMIT_MEMORY] += 1
         return NULL
+    connection_charge(connection, block_bytes(stream))
     stream.id = number
     stream.kind = STREAM_REQUEST
     stream.connection = connection
@@ -67,6 +70,7 @@ cdef inline void stream_free(Reactor *reactor, Stream *stream) noexcept nogil:
     connection.stream_count -= 1
     if connection.streams == NULL:
         connection.idle_since = reactor.now
+    connection_discharge(connection, block_bytes(stream))
     memory_release(&reactor.memory, stream)
 
 
@@ -75,6 +79,7 @@ cdef inline void stream_request_free(Reactor *reactor, Stream *stream) noexcept 
         reactor.requesting -= memory_size(stream.request)
     if stream.check != NULL:
         reactor.requesting -= memory_size(stream.check)
+    connection_discharge(stream.connection, block_bytes(stream.request) + block_bytes(stream.check))
     memory_release(&reactor.memory, stream.request)
     stream.request = NULL
     stream.request_used = 0
@@ -104,12 +109,17 @@ cdef inline void stream_call_end(Reactor *reactor, Stream *stream, bint tell) no
     stream.number = 0
 
 
+cdef inline void stream_answer_free(Reactor *reactor, Stream *stream, Answer *answer) noexcept nogil:
+    connection_discharge(stream.connection, block_bytes(answer))
+    memory_release(&reactor.memory, answer)
+
+
 cdef inline void stream_answers_free(Reactor *reactor, Stream *stream) noexcept nogil:
     cdef Answer *answer = stream.answers
     cdef Answer *following
     while answer != NULL:
         following = answer.next
-        memory_release(&reactor.memory, answer)
+        stream_answer_free(reactor, stream, answer)
         answer = following
     stream.answers = NULL
     stream.last_answer = NULL
@@ -223,14 +233,18 @@ cdef inline void stream_respond(Reactor *reactor, Stream *stream, nghttp2_data_p
 cdef inline bint stream_answer(
     Reactor *reactor, Stream *stream, const uint8_t *message, size_t size, bint prefixed
 ) noexcept nogil:
-    """Queue one answer; False without memory or with too much waiting."""
+    """Queue one answer; False without memory, or with too much waiting that its client does not read."""
     cdef size_t before = PREFIX if prefixed else 0
     cdef Answer *answer
     if size > <uint32_t> -1 - PREFIX or stream.answers_bytes + size > CALL_ANSWERS_BYTES:
         return False
+    if stream.answers != NULL and connection_over(stream.connection):
+        reactor.limits[LIMIT_BUDGET] += 1
+        return False
     answer = <Answer *> memory_take(&reactor.memory, sizeof(Answer) + before + size)
     if answer == NULL:
         return False
+    connection_charge(stream.connection, block_bytes(answer))
     answer.next = NULL
     answer.size = before + size
     answer.data = <uint8_t *> (answer + 1)

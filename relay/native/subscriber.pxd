@@ -144,6 +144,8 @@ cdef inline void subscriber_attach(Reactor *reactor, Stream *stream, int number)
     stream.kind = STREAM_FEED
     stream.feed = number
     stream.connection.readers += 1
+    stream.connection.address.subscribers += 1
+    reactor.subscriber_count += 1
     place_at_head(&feed.journal, &stream.place)
     stream.start = stream.place.sequence
     stream.previous_reader = NULL
@@ -161,6 +163,8 @@ cdef inline void subscriber_detach(Reactor *reactor, Stream *stream) noexcept no
         return
     stream.kind = STREAM_OVER
     stream.connection.readers -= 1
+    stream.connection.address.subscribers -= 1
+    reactor.subscriber_count -= 1
     subscriber_wait_no_more(reactor, stream)
     subscriber_split_end(reactor, stream)
     if stream.previous_reader != NULL:

@@ -7,6 +7,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strcpy
 from posix.unistd cimport close as close_fd
 
+from relay.native.addresses cimport address_take
 from relay.native.commands cimport shutdown_begin
 from relay.native.connection cimport connection_new, connection_watch
 from relay.native.ingest cimport ingest_frame, ingest_unlock
@@ -15,8 +16,10 @@ from relay.native.journal cimport (
 )
 from relay.native.memory cimport memory_fail_at, memory_failures, memory_take
 from relay.native.model cimport FEEDS, PREFIX, SKIP_REASONS, Connection, Reactor
+from relay.native.posix cimport sockaddr_storage
 from relay.native.reactor cimport reactor_free, reactor_init, reactor_turn
 from relay.native.scan cimport SCAN_OK, scan_event
+from relay.native.server cimport server_client
 from relay.native.status cimport STATUS_OK
 
 cdef extern from *:
@@ -77,7 +80,10 @@ cdef Reactor *fuzz_reactor(int how) noexcept nogil:
     reactor.settings.max_event_bytes = 4096
     reactor.settings.journal_bytes = 8 * journal_floor(4096)
     reactor.settings.max_connections = 16
+    reactor.settings.max_address_connections = 16
     reactor.settings.max_streams = 8
+    reactor.settings.max_subscribers = 12
+    reactor.settings.client_bytes = 1 << 19 if how & FUZZ_TIGHT else 1 << 22
     reactor.settings.max_header_bytes = 4096
     reactor.settings.max_request_bytes = 4096
     reactor.settings.max_controls = 200
@@ -99,6 +105,13 @@ cdef Reactor *fuzz_reactor(int how) noexcept nogil:
     strcpy(reactor.paths[0], "/p.S/M")
     reactor.path_count = 1
     return reactor
+
+
+cdef Connection *fuzz_client(Reactor *reactor, int fd) noexcept nogil:
+    """A client's connection, as when it is accepted; NULL without memory."""
+    cdef sockaddr_storage peer
+    memset(&peer, 0, sizeof(peer))
+    return server_client(reactor, fd, address_take(reactor, &peer), &peer)
 
 
 cdef void fuzz_publish(Reactor *reactor) noexcept nogil:

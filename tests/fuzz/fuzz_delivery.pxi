@@ -216,7 +216,7 @@ cdef void fuzz_connect(Reactor *reactor, FuzzPeer *peer, uint32_t window) noexce
     memset(peer, 0, sizeof(FuzzPeer))
     fuzz_holds(fuzz_pair(&ours, &peer.fd) == 0, "there are descriptors")
     fuzz_small_buffer(ours)
-    connection = connection_new(reactor, CONNECTION_CLIENT, ours)
+    connection = fuzz_client(reactor, ours)
     if connection == NULL:
         close_fd(ours)
     else:

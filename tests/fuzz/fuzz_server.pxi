@@ -1,8 +1,5 @@
 # The relay as a server: any bytes from a client.
 
-from relay.native.model cimport CONNECTION_CLIENT
-
-
 cdef int fuzz_server(const uint8_t *data, size_t size) noexcept nogil:
     """Behind the preface and empty SETTINGS, unless the first byte says otherwise."""
     cdef Reactor *reactor
@@ -13,7 +10,7 @@ cdef int fuzz_server(const uint8_t *data, size_t size) noexcept nogil:
         return 0
     reactor = fuzz_reactor(data[0])
     fuzz_holds(fuzz_pair(&ours, &theirs) == 0, "there are descriptors")
-    connection = connection_new(reactor, CONNECTION_CLIENT, ours)
+    connection = fuzz_client(reactor, ours)
     fuzz_holds(connection != NULL, "there is memory")
     fuzz_holds(connection_watch(connection) == STATUS_OK, "epoll takes it")
     if not data[0] & FUZZ_BARE:

@@ -31,7 +31,10 @@ OUT_OF_RANGE = {
     "max_event_bytes": [-1, 0, 1 << 40],
     "gather_us": [-1],
     "max_connections": [-1, 0],
+    "max_address_connections": [-1, 0],
     "max_streams": [-1, 0],
+    "max_subscribers": [-1, 0],
+    "client_bytes": [-1, 0, 1000],
     "max_header_bytes": [-1, 0],
     "max_request_bytes": [-1, 0],
     "max_controls": [-1, 0],
@@ -392,7 +395,7 @@ def test_a_call_that_is_cancelled(answering: Engine, how: str) -> None:
 
 def test_calls_beyond_the_queue_are_refused(engine: Start) -> None:
     """Nobody takes the reports: the engine keeps a bounded number of calls and refuses the rest."""
-    relay = engine(handle=[ECHO], max_streams=100_000, max_controls=1_000_000)
+    relay = engine(handle=[ECHO], max_streams=100_000, max_controls=1 << 30, client_bytes=1 << 28)
     relay.pause()
     with h2_client.Client(relay.port) as wire:
         streams = []

@@ -68,7 +68,8 @@ def test_a_bad_word_in_the_middle_of_an_answer(engine: Start) -> None:
 
 def test_requests_that_are_not_completed_share_a_budget(engine: Start) -> None:
     """Whatever they are, all together: 16 KiB a stream would be 16 MiB here. Subscribing stays possible."""
-    relay = engine(handle=[METHOD], max_streams=1024, max_request_bytes=16384)
+    plenty = {"max_streams": 1024, "max_controls": 1 << 30, "client_bytes": 1 << 28}
+    relay = engine(handle=[METHOD], max_request_bytes=16384, **plenty)
     before = relay.counters()["process"]["memory_bytes"]
     with h2_client.Client(relay.port) as wire:
         streams = [wire.open(METHOD) for _ in range(1000)]
@@ -95,7 +96,7 @@ def test_requests_that_are_not_completed_share_a_budget(engine: Start) -> None:
 
 def test_the_end_of_a_call_that_was_never_told_is_no_news(engine: Start) -> None:
     """Reports of ends are not bounded, so there must be none for calls that the bounded queue had no room for."""
-    relay = engine(handle=[METHOD])
+    relay = engine(handle=[METHOD], max_controls=1 << 30)
     relay.pause()
     try:
         with h2_client.Client(relay.port) as wire:
