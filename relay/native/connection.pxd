@@ -41,7 +41,6 @@ cdef enum:
     EXCESS_CONNECTION = 8
 
 
-
 cdef inline Connection *connection_new(Reactor *reactor, int kind, int fd) noexcept nogil:
     """A connection that owns `fd`, on the list but not in epoll yet. NULL without memory (`fd` stays the caller's)."""
     cdef Connection *connection
