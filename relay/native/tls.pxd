@@ -13,13 +13,13 @@ from relay.native.debug cimport relay_assert
 from relay.native.memory cimport memory_release, memory_take_zeroed
 from relay.native.model cimport TLS_PLAIN, TLS_SEALS, Connection, Node, Reactor, Seal, TlsContext, TlsLink
 from relay.native.openssl cimport (
-    BIO, BIO_NOCLOSE, BIO_free, BIO_new, BIO_new_socket, BIO_set_data, BIO_set_init, ERR_clear_error, ERR_peek_last_error, ERR_reason_error_string,
-    SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_RECEIVED_SHUTDOWN, SSL_SENT_SHUTDOWN, SSL_SESSION,
-    SSL_SESSION_free, SSL_SESSION_is_resumable, SSL_do_handshake, SSL_free, SSL_get0_alpn_selected,
-    SSL_get0_peer_certificate, SSL_get1_session, SSL_get_error, SSL_get_verify_result, SSL_is_init_finished, SSL_new,
-    SSL_read, SSL_set_accept_state, SSL_set_app_data, SSL_set_bio, SSL_set_connect_state,
-    SSL_set_session, SSL_set_shutdown, SSL_set_tlsext_host_name, SSL_shutdown, SSL_write, X509, X509_V_OK,
-    X509_verify_cert_error_string,
+    BIO, BIO_NOCLOSE, BIO_free, BIO_new, BIO_new_socket, BIO_set_data, BIO_set_init, ERR_clear_error,
+    ERR_peek_last_error, ERR_reason_error_string, SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_RECEIVED_SHUTDOWN,
+    SSL_SENT_SHUTDOWN, SSL_SESSION, SSL_SESSION_free, SSL_SESSION_is_resumable, SSL_do_handshake, SSL_free,
+    SSL_get0_alpn_selected, SSL_get0_peer_certificate, SSL_get1_session, SSL_get_error, SSL_get_verify_result,
+    SSL_is_init_finished, SSL_new, SSL_read, SSL_set_accept_state, SSL_set_app_data, SSL_set_bio,
+    SSL_set_connect_state, SSL_set_session, SSL_set_shutdown, SSL_set_tlsext_host_name, SSL_shutdown, SSL_write, X509,
+    X509_V_OK, X509_verify_cert_error_string,
 )
 from relay.native.posix cimport iovec, sockaddr_storage
 from relay.native.status cimport STATUS_NO_MEMORY, STATUS_OK

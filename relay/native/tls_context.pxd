@@ -20,16 +20,15 @@ from relay.native.openssl cimport (
     SSL_CTX_set_alpn_protos, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store, SSL_CTX_set_cert_verify_callback,
     SSL_CTX_set_client_hello_cb, SSL_CTX_set_min_proto_version, SSL_CTX_set_mode, SSL_CTX_set_num_tickets,
     SSL_CTX_set_options, SSL_CTX_set_security_level, SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context,
-    SSL_CTX_set_verify, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS,
-    SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL,
+    SSL_CTX_set_verify, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS, SSL_OP_ENABLE_KTLS,
+    SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL,
     SSL_SESS_CACHE_OFF, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
     SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_client_hello_get0_ext, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx,
-    TLS1_2_VERSION,
-    TLSEXT_TYPE_application_layer_protocol_negotiation, TLS_client_method, TLS_server_method, X509, X509_STORE,
-    X509_STORE_CTX, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error,
-    X509_STORE_add_cert, X509_STORE_free,
-    X509_STORE_new, X509_STORE_set_flags, X509_V_ERR_APPLICATION_VERIFICATION, X509_V_ERR_CERT_NOT_YET_VALID,
-    X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK, X509_free,
+    TLS1_2_VERSION, TLSEXT_TYPE_application_layer_protocol_negotiation, TLS_client_method, TLS_server_method, X509,
+    X509_STORE, X509_STORE_CTX, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error,
+    X509_STORE_add_cert, X509_STORE_free, X509_STORE_new, X509_STORE_set_flags, X509_V_ERR_APPLICATION_VERIFICATION,
+    X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK,
+    X509_free,
 )
 from relay.native.tls_bio cimport tls_bio_methods
 
