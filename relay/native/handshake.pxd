@@ -3,17 +3,18 @@
 One costs a millisecond of CPU, most of it in a single step. So they wait in a queue, and are gone on with when the
 turn's events have left: for SHAKE_BUDGET at most, though at least one step, and, while events flow, in a SHAKE_SHARE-th
 part of the thread's time. An event thus waits for one or two steps at the worst, however many clients come at once.
-What a client's handshake holds is bounded, too: over SHAKE_MOST of them the one that began first is given up. One
-that makes progress is over long before.
+What handshakes of clients hold is bounded, too: SHAKE_MOST of them are under way at a time. Those that can go on do so
+before others begin, and one that is not over after SHAKE_PATIENCE is given up when another waits to begin.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
 
 from relay.native.connection cimport connection_end, connection_ready, peer_text
 from relay.native.mailbox cimport mailbox_report, report_new, text_copy
 from relay.native.model cimport (
     CONNECTION_CLOSED, CONNECTION_NODE, CONNECTION_OPENING, LIMIT_HANDSHAKE, LIMIT_MEMORY, LIMIT_TLS, RECEIVE_BYTES,
     REPORT_TLS, REQUEST_READ_BYTES, TEXT_BYTES, Connection, Reactor, Report,
+    Steps,
 )
 from relay.native.node cimport node_connected, node_fail, node_received
 from relay.native.openssl cimport SSL_session_reused
@@ -31,34 +32,54 @@ cdef enum:
     SHAKE_BUDGET = 1000000     # ns of a turn
     SHAKE_SHARE = 4
     SHAKE_FLOW = 10000000      # ns since a feed has grown in which events flow
-    SHAKE_MOST = 256           # handshakes of clients: 50 KiB each
+    SHAKE_MOST = 256           # handshakes of clients, 44 KiB each
+    SHAKE_PATIENCE = 2000000000  # ns
     SHAKE_TOLD = 1000000000    # ns between two reports of clients that were refused
 
 
-cdef inline void handshake_queue(Connection *connection) noexcept nogil:
-    """Its handshake may go on."""
-    cdef Reactor *reactor = connection.reactor
-    if connection.stepping or connection.state == CONNECTION_CLOSED:
-        return
+cdef inline void _append(Steps *queue, Connection *connection) noexcept nogil:
     connection.stepping = True
     connection.next_step = NULL
-    if reactor.first_step == NULL:
-        reactor.first_step = connection
+    if queue.first == NULL:
+        queue.first = connection
     else:
-        reactor.last_step.next_step = connection
-    reactor.last_step = connection
+        queue.last.next_step = connection
+    queue.last = connection
+
+
+cdef inline Connection *_pop(Steps *queue) noexcept nogil:
+    cdef Connection *connection = queue.first
+    queue.first = connection.next_step
+    connection.stepping = False
+    return connection
+
+
+cdef inline void handshake_queue(Connection *connection) noexcept nogil:
+    """Its handshake may go on, or begin."""
+    cdef Reactor *reactor = connection.reactor
+    if not connection.stepping and connection.state != CONNECTION_CLOSED:
+        _append(&reactor.coming if connection.tls == NULL else &reactor.going, connection)
 
 
 # Clients under way ------------------------------------------------------------------------------
 
+cdef inline uint64_t _room_at(const Reactor *reactor) noexcept nogil:
+    """When one more client's handshake may begin: 0 for now."""
+    if reactor.shaking < SHAKE_MOST:
+        return 0
+    return reactor.first_shaking.tls.began + <uint64_t> SHAKE_PATIENCE
+
+
 cdef inline void _under_way(Reactor *reactor, Connection *connection) noexcept nogil:
     """A client's handshake begins to hold memory; the oldest may have to go for it."""
     cdef Connection *oldest = reactor.first_shaking
-    if reactor.shaking == SHAKE_MOST:
+    if reactor.shaking >= SHAKE_MOST:
         reactor.limits[LIMIT_HANDSHAKE] += 1
         handshake_over(oldest)
         connection_end(oldest, STATUS_LIMIT)
     connection.tls.shaking = True
+    connection.tls.began = reactor.now
+    connection.tls.next_shaking = NULL
     connection.tls.previous_shaking = reactor.last_shaking
     if reactor.last_shaking == NULL:
         reactor.first_shaking = connection
@@ -200,34 +221,48 @@ cdef inline void handshake_step(Reactor *reactor, Connection *connection) noexce
         _done(reactor, connection)
 
 
+# The queues -------------------------------------------------------------------------------------
+
+cdef inline uint64_t handshakes_next(const Reactor *reactor) noexcept nogil:
+    """When there is something to do, ns; UINT64_MAX with nothing."""
+    cdef uint64_t room
+    if reactor.going.first != NULL:
+        return reactor.next_step
+    if reactor.coming.first == NULL:
+        return UINT64_MAX
+    room = _room_at(reactor)
+    return room if room > reactor.next_step else reactor.next_step
+
+
 cdef inline void handshakes_run(Reactor *reactor) noexcept nogil:
     """Go on with those that wait, as far as the turn's budget goes."""
     cdef Connection *connection
-    cdef uint64_t began
+    cdef uint64_t began = 0
     cdef uint64_t spent = 0
-    if reactor.first_step == NULL or reactor.now < reactor.next_step:
-        return
-    began = monotonic()
-    while reactor.first_step != NULL and spent < SHAKE_BUDGET:
-        connection = reactor.first_step
-        reactor.first_step = connection.next_step
-        connection.stepping = False
+    while spent < SHAKE_BUDGET and handshakes_next(reactor) <= reactor.now:
+        connection = _pop(&reactor.going if reactor.going.first != NULL else &reactor.coming)
         if connection.state == CONNECTION_OPENING:
+            if began == 0:
+                began = monotonic()
             handshake_step(reactor, connection)
             spent = monotonic() - began
-    reactor.next_step = 0
-    if reactor.now < reactor.grown + SHAKE_FLOW:
-        reactor.next_step = reactor.now + SHAKE_SHARE * spent
+    if spent:
+        reactor.next_step = reactor.now + SHAKE_SHARE * spent if reactor.now < reactor.grown + SHAKE_FLOW else 0
 
 
-cdef inline void handshakes_unlist(Reactor *reactor) noexcept nogil:
-    """Take connections that have ended off the queue, and off the clients under way."""
-    cdef Connection *connection = reactor.first_step
+cdef inline void _unlist(Steps *queue) noexcept nogil:
+    cdef Connection *connection = queue.first
     cdef Connection *following
-    reactor.first_step = NULL
-    reactor.last_step = NULL
+    queue.first = NULL
     while connection != NULL:
         following = connection.next_step
         connection.stepping = False
-        handshake_queue(connection)
+        if connection.state != CONNECTION_CLOSED:
+            _append(queue, connection)
         connection = following
+
+
+cdef inline void handshakes_unlist(Reactor *reactor) noexcept nogil:
+    """Take connections that have ended off the queues."""
+    _unlist(&reactor.going)
+    _unlist(&reactor.coming)

@@ -318,6 +318,7 @@ cdef struct TlsLink:
     bint broken                # what it sent cannot be decrypted
     size_t said                # bytes that OpenSSL had to say by itself since a tail was last empty
     bint shaking               # a client's, on the reactor's list of handshakes under way
+    uint64_t began             # when it was put there, ns
     Connection *next_shaking
     Connection *previous_shaking
 
@@ -369,7 +370,7 @@ cdef struct Connection:
     Framer framer
     TlsContext *tls_context    # what it speaks TLS with; NULL: plaintext
     TlsLink *tls               # NULL before its first bytes, and when it has said all
-    bint stepping              # on the reactor's queue of handshakes that can go on
+    bint stepping              # on one of the reactor's queues of handshakes
     Connection *next_step
 
 cdef struct NodeStream:
@@ -618,6 +619,11 @@ cdef struct Feed:
     uint64_t woken             # journal.next when the waiting were last woken
     Reader *sinks              # readers on other threads, under the journal's lock
 
+# A queue of connections, by `next_step`.
+cdef struct Steps:
+    Connection *first
+    Connection *last
+
 cdef struct Reactor:
     Settings settings
     Memory memory
@@ -694,9 +700,9 @@ cdef struct Reactor:
     # TLS
     TlsContext *server_tls     # with subscribers
     TlsContext *client_tls     # with nodes
-    Connection *first_step     # handshakes that can go on
-    Connection *last_step
-    uint64_t next_step         # when the next one may
+    Steps going                # handshakes that can go on
+    Steps coming               # clients whose handshake can begin
+    uint64_t next_step         # when the next step may be
     uint64_t grown             # when a feed last grew
     Connection *first_shaking  # handshakes of clients under way, the oldest first
     Connection *last_shaking

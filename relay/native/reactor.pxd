@@ -14,7 +14,7 @@ from relay.native.connection cimport (
 )
 from relay.native.flush cimport connection_flush
 from relay.native.handshake cimport (
-    handshake_answer, handshake_over, handshake_queue, handshakes_run, handshakes_unlist,
+    handshake_answer, handshake_over, handshake_queue, handshakes_next, handshakes_run, handshakes_unlist,
 )
 from relay.native.journal cimport (
     journal_free, journal_init, journal_lock, journal_segment_bytes, journal_shares, journal_unlock,
@@ -209,8 +209,8 @@ cdef inline void reactor_clear(Reactor *reactor) noexcept nogil:
     reactor.ready = NULL
     reactor.last_ready = NULL
     reactor.dirty = NULL
-    reactor.first_step = NULL
-    reactor.last_step = NULL
+    memset(&reactor.going, 0, sizeof(reactor.going))
+    memset(&reactor.coming, 0, sizeof(reactor.coming))
     connection = reactor.connections
     while connection != NULL:
         following = connection.next
@@ -327,8 +327,8 @@ cdef inline int reactor_timeout(Reactor *reactor, uint64_t tick) noexcept nogil:
         first = other
     if tick < first:
         first = tick
-    if reactor.first_step != NULL and reactor.next_step < first:
-        first = reactor.next_step
+    if handshakes_next(reactor) < first:
+        first = handshakes_next(reactor)
     if reactor.leisurely and not reactor.armed and now + <uint64_t> LEISURE < first:
         return LEISURE_MS
     if reactor.stopping and reactor.stop_deadline < first:
