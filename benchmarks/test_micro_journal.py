@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.test_micro_scan import EVENTS, LOGS, ROUNDS, make_logs
+
 shown = pytest.importorskip("shown", reason="the test module is not built")
 
 EVENT = 768  # bytes, as in the table of whole-relay figures
@@ -72,12 +74,15 @@ def test_pass_events_one_at_a_time(benchmark: Any) -> None:
     figures(benchmark, "journal read", MANY)
 
 
-def test_read_prefixes(benchmark: Any) -> None:
-    """Frames that lie in a receive buffer."""
-    count = 256 * 1024 // (EVENT + 5)
-    data = frame_of(EVENT) * count
-    assert benchmark(shown.shown_grpc_read_prefixes, data) == count
-    figures(benchmark, "framing", count)
+@pytest.mark.parametrize("which", ["different", "same"])
+def test_receive(benchmark: Any, which: str) -> None:
+    """Events of a node, one DATA frame each, from the bytes of a read to the journal: cut out, checked, copied."""
+    taken = shown.Ingest()
+    events = make_logs() if which == "different" else make_logs()[:1] * EVENTS
+    elapsed: list[int] = []
+    benchmark(lambda: elapsed.append(taken.receive_time(LOGS, events, ROUNDS)))
+    benchmark.group = "framing"
+    benchmark.extra_info["ns_per_event"] = round(min(elapsed) / (ROUNDS * EVENTS), 1)
 
 
 def test_request_message(benchmark: Any) -> None:

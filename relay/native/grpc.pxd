@@ -8,8 +8,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from relay.native.reader cimport (
-    WIRE_BYTES, WIRE_GROUP, WIRE_VARINT, Reader, reader_be32, reader_bytes, reader_init, reader_tag, reader_u8,
-    reader_varint,
+    WIRE_BYTES, WIRE_GROUP, WIRE_VARINT, Reader, reader_bytes, reader_init, reader_tag, reader_varint,
 )
 from relay.native.scan cimport scan_skip_group, scan_skip_scalar
 from relay.native.status cimport STATUS_MALFORMED, STATUS_OK
@@ -223,20 +222,6 @@ cdef inline void grpc_prefix_write(uint8_t *out, uint32_t size) noexcept nogil:
     out[2] = <uint8_t>(size >> 16)
     out[3] = <uint8_t>(size >> 8)
     out[4] = <uint8_t>size
-
-
-cdef inline bint grpc_prefix_read(Reader *reader, uint8_t *flag, uint32_t *size) noexcept nogil:
-    """Read a prefix; False, with nothing read, when it is not complete.
-
-    The flag is given as it is: 1 says compressed, others than 0 and 1 do not exist.
-    """
-    cdef Reader ahead = reader[0]
-    cdef uint8_t first
-    if not reader_u8(&ahead, &first) or not reader_be32(&ahead, size):
-        return False
-    flag[0] = first
-    reader.at = ahead.at
-    return True
 
 
 # The messages of LogService that the engine reads and writes itself ---------------------------------

@@ -304,12 +304,6 @@ cdef inline void place_at_start(Place *place) noexcept nogil:
     place.end_sequence = 0
 
 
-cdef inline void place_at_oldest(Journal *journal, Place *place) noexcept nogil:
-    """Before the oldest frame held; settling finds the segment."""
-    place_at_start(place)
-    place.sequence = journal.first
-
-
 cdef inline void place_at_head(Journal *journal, Place *place) noexcept nogil:
     place_at_start(place)
     place.sequence = journal.next

@@ -64,36 +64,6 @@ cdef inline bint reader_skip(Reader *reader, size_t size) noexcept nogil:
     return True
 
 
-cdef inline bint reader_take(Reader *reader, size_t size, const uint8_t **data) noexcept nogil:
-    """The next `size` bytes, in place."""
-    if size > reader_left(reader):
-        return False
-    data[0] = reader.at
-    reader.at += size
-    return True
-
-
-cdef inline bint reader_u8(Reader *reader, uint8_t *value) noexcept nogil:
-    if reader.at == reader.end:
-        return False
-    value[0] = reader.at[0]
-    reader.at += 1
-    return True
-
-
-cdef inline bint reader_be32(Reader *reader, uint32_t *value) noexcept nogil:
-    if reader_left(reader) < 4:
-        return False
-    value[0] = (
-        <uint32_t>reader.at[0] << 24
-        | <uint32_t>reader.at[1] << 16
-        | <uint32_t>reader.at[2] << 8
-        | <uint32_t>reader.at[3]
-    )
-    reader.at += 4
-    return True
-
-
 cdef inline bint _reader_varint(Reader *reader, size_t limit, uint64_t *value) noexcept nogil:
     """A varint of at most `limit` <= 10 bytes that fits 64 bits."""
     cdef const uint8_t *at = reader.at

@@ -32,10 +32,6 @@ cdef inline void timer_init(Timer *timer, void *owner) noexcept nogil:
     timer.owner = owner
 
 
-cdef inline bint timer_is_set(const Timer *timer) noexcept nogil:
-    return timer.index != 0
-
-
 cdef inline void timers_init(Timers *timers, Memory *memory) noexcept nogil:
     timers.memory = memory
     timers.heap = NULL

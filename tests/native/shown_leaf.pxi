@@ -157,8 +157,6 @@ cdef class ShownPlace:
         self.owner = owner
         if where == "start":
             leaf_journal.place_at_start(&self.place)
-        elif where == "oldest":
-            leaf_journal.place_at_oldest(&owner.journal, &self.place)
         else:
             leaf_journal.place_at_head(&owner.journal, &self.place)
 
@@ -312,7 +310,7 @@ cdef class ShownTimers:
 
     def is_set(self, size_t number):
         assert number < self.count
-        return leaf_timers.timer_is_set(&self.all[number])
+        return self.all[number].index != 0
 
     def first(self):
         return leaf_timers.timers_first(&self.timers)
@@ -435,22 +433,6 @@ def shown_grpc_prefix_write(uint32_t size):
     return PyBytes_FromStringAndSize(<const char *>out, leaf_grpc.GRPC_PREFIX_BYTES)
 
 
-def shown_grpc_prefix_read(bytes data not None):
-    """(flag, size, bytes read), or None when the prefix is not complete."""
-    cdef leaf_reader.Reader reader
-    cdef uint8_t flag = 0
-    cdef uint32_t size = 0
-    cdef uint8_t *copy = shown_copy(data)
-    leaf_reader.reader_init(&reader, copy, <size_t>len(data))
-    cdef bint ok = leaf_grpc.grpc_prefix_read(&reader, &flag, &size)
-    result = (flag, size, reader.at - copy)
-    free(copy)
-    if not ok:
-        assert result[2] == 0
-        return None
-    return result
-
-
 def shown_grpc_filter(bytes message not None):
     """RequestMessage.Filter as bytes, or None when malformed."""
     cdef const uint8_t *found = NULL
@@ -502,19 +484,6 @@ def shown_grpc_status_of_http(int http):
 
 def shown_grpc_status_of_http2(uint32_t error):
     return leaf_grpc.grpc_status_of_http2(error)
-
-
-def shown_grpc_read_prefixes(bytes data not None):
-    """For benchmarks: read prefixes and skip what they announce to the end. The number of messages."""
-    cdef leaf_reader.Reader reader
-    cdef uint8_t flag = 0
-    cdef uint32_t size = 0
-    cdef uint64_t count = 0
-    leaf_reader.reader_init(&reader, <const uint8_t *>PyBytes_AS_STRING(data), <size_t>len(data))
-    with nogil:
-        while leaf_grpc.grpc_prefix_read(&reader, &flag, &size) and leaf_reader.reader_skip(&reader, size):
-            count += 1
-    return count
 
 
 def shown_grpc_filter_many(bytes message not None, uint64_t count):

@@ -178,7 +178,6 @@ def read_all(const uint8_t[:] data not None, list steps not None):
 
 cdef list _read_all(const uint8_t *data, size_t size, list steps):
     cdef native_reader.Reader reader
-    cdef uint8_t u8
     cdef uint32_t u32 = 0
     cdef uint32_t wire = 0
     cdef uint64_t u64 = 0
@@ -188,13 +187,7 @@ cdef list _read_all(const uint8_t *data, size_t size, list steps):
     native_reader.reader_init(&reader, data, size)
     for operation, argument in steps:
         result = None
-        if operation == "u8":
-            u8 = 0
-            result = u8 if native_reader.reader_u8(&reader, &u8) else None
-        elif operation == "be32":
-            if native_reader.reader_be32(&reader, &u32):
-                result = u32
-        elif operation == "varint":
+        if operation == "varint":
             if native_reader.reader_varint(&reader, &u64):
                 result = u64
         elif operation == "skip_varint":
@@ -207,9 +200,6 @@ cdef list _read_all(const uint8_t *data, size_t size, list steps):
                 result = body[:length]
         elif operation == "skip":
             result = native_reader.reader_skip(&reader, argument) or None
-        elif operation == "take":
-            if native_reader.reader_take(&reader, argument, &body):
-                result = body[:<size_t>argument]
         else:
             raise ValueError(operation)
         results.append((result, native_reader.reader_left(&reader)))

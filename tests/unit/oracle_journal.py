@@ -132,7 +132,7 @@ class PlaceModel:
 
     def __init__(self, journal: JournalModel, where: str) -> None:
         self.journal = journal
-        self.start = {"start": 0, "oldest": journal.first, "head": journal.next}[where]
+        self.start = {"start": 0, "head": journal.next}[where]
         self.sequence = self.start
         self.lost = 0
         self.delivered = 0

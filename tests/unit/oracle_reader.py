@@ -32,14 +32,6 @@ class Reader:
     def skip(self, size: int) -> bool | None:
         return None if self.take(size) is None else True
 
-    def u8(self) -> int | None:
-        taken = self.take(1)
-        return None if taken is None else taken[0]
-
-    def be32(self) -> int | None:
-        taken = self.take(4)
-        return None if taken is None else int.from_bytes(taken, "big")
-
     def varint(self) -> int | None:
         found = varint(self.data)
         if found is None:

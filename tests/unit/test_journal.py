@@ -129,7 +129,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.append_one(size, memory=False)
         self.native.fail_at(0)
 
-    @rule(target=places, where=st.sampled_from(["start", "oldest", "head"]))
+    @rule(target=places, where=st.sampled_from(["start", "head"]))
     def place(self, where: str) -> tuple[ShownPlace, PlaceModel]:
         reader = ShownPlace(self.native, where), PlaceModel(self.model, where)
         self.readers.append(reader)
@@ -288,7 +288,7 @@ def test_reader_at_the_end_of_a_recycled_segment_has_lost_nothing() -> None:
     assert place.take(FRAME) == (1, frame_of(event_of(5)))
 
 
-@pytest.mark.parametrize("where", ["start", "oldest", "head"])
+@pytest.mark.parametrize("where", ["start", "head"])
 def test_place_in_an_empty_journal_reads_the_first_frame(where: str) -> None:
     journal = make()
     place = ShownPlace(journal, where)
