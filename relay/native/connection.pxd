@@ -39,6 +39,7 @@ cdef enum:
     PART_LEAST = 32768
     # Of what connections hold beyond their parts, the most that one of them may have. An address: addresses.pxd.
     EXCESS_CONNECTION = 8
+    TLS_HELD = 25600           # what OpenSSL holds for one of TLS, measured
 
 
 cdef inline Connection *connection_new(Reactor *reactor, int kind, int fd) noexcept nogil:
@@ -125,7 +126,10 @@ cdef inline void connection_of(Connection *connection, Address *address) noexcep
 
 cdef inline bint connection_fits(const Reactor *reactor) noexcept nogil:
     """Whether there is a part for one connection more."""
-    return reactor.client_parts + reactor.client_part <= reactor.excess_most
+    cdef size_t part = reactor.client_part
+    if reactor.server_tls != NULL:
+        part += TLS_HELD
+    return reactor.client_parts + part <= reactor.excess_most
 
 
 cdef inline bint connection_over(const Connection *connection) noexcept nogil:
