@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -417,6 +418,21 @@ def test_observe_reconnects_and_ends_cleanly_on_ctrl_c() -> None:
         assert observer.end(signal.SIGINT) == 0
         assert observer.log[-1] == "relay observe: 2 logs seen"
         assert not any("Traceback" in line for line in observer.log)
+
+
+def test_observe_prints_colours_on_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    with Node() as node, Relay(nodes=(node.port,)) as relay, os.fdopen(ours, "rb", buffering=0) as screen:
+        address = f"{HOST}:{relay.port}"
+        with (
+            os.fdopen(theirs, "w") as terminal,
+            Command("observe", "--limit=1", "--server", address, output=terminal) as observer,
+        ):
+            relay.line("subscriber started")
+            node.wait_open(LOGS)
+            node.send(LOGS, events.event(LOGS))
+            assert observer.wait() == 0
+            assert screen.read(4096).startswith(b"\x1b[")
 
 
 def test_observe_gives_up_on_an_answer_that_will_not_change(relay: Relay) -> None:
