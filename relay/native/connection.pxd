@@ -39,6 +39,10 @@ cdef enum:
     PART_LEAST = 32768
     # Of what connections hold beyond their parts, the most that one of them may have. An address: addresses.pxd.
     EXCESS_CONNECTION = 8
+    # Of max_controls: PING and what is acknowledged count one, a request REQUEST_COST, other frames that carry nothing
+    # and TLS's messages about keys this. grpc-go pings once a round trip while data flows, to learn the bandwidth: some
+    # thousand a second on a fast network are a client's good right.
+    CONTROL_COST = 10
     TLS_HELD = 25600           # what OpenSSL holds for one of TLS, measured
 
 

@@ -12,9 +12,8 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
 from relay.native.connection cimport connection_end, connection_ready, peer_text
 from relay.native.mailbox cimport mailbox_report, report_new, text_copy
 from relay.native.model cimport (
-    CONNECTION_CLOSED, CONNECTION_NODE, CONNECTION_OPENING, LIMIT_HANDSHAKE, LIMIT_MEMORY, LIMIT_TLS, RECEIVE_BYTES,
-    REPORT_TLS, REQUEST_READ_BYTES, TEXT_BYTES, Connection, Reactor, Report,
-    Steps,
+    CONNECTION_CLOSED, CONNECTION_NODE, CONNECTION_OPEN, CONNECTION_OPENING, LIMIT_HANDSHAKE, LIMIT_MEMORY, LIMIT_TLS,
+    RECEIVE_BYTES, REPORT_TLS, REQUEST_READ_BYTES, TEXT_BYTES, Connection, Reactor, Report, Steps,
 )
 from relay.native.node cimport node_connected, node_fail, node_received
 from relay.native.openssl cimport SSL_session_reused
@@ -145,6 +144,19 @@ cdef inline bint handshake_answer(Connection *connection) noexcept nogil:
     return True
 
 
+cdef inline void handshake_broken(Connection *connection) noexcept nogil:
+    """What came on a connection that was open could not be taken: say why where somebody reads it.
+
+    With TLS 1.3 a server tells a client only now that it does not take its certificate.
+    """
+    cdef char text[TEXT_BYTES]
+    tls_reason(connection.tls, text, sizeof(text))
+    if connection.kind == CONNECTION_NODE:
+        node_fail(connection.reactor, connection.node, STATUS_TLS, text)
+    else:
+        connection_end(connection, STATUS_TLS)
+
+
 cdef inline void _done(Reactor *reactor, Connection *connection) noexcept nogil:
     """The handshake is over: HTTP/2 begins, maybe with bytes that came along."""
     cdef size_t got
@@ -163,7 +175,7 @@ cdef inline void _done(Reactor *reactor, Connection *connection) noexcept nogil:
         return
     if connection.kind == CONNECTION_NODE:
         node_connected(reactor, connection.node)
-        if got:
+        if got and connection.state == CONNECTION_OPEN:
             node_received(reactor, connection, reactor.receive, got)
     elif got:
         server_received(reactor, connection, reactor.receive, got)

@@ -315,7 +315,8 @@ cdef struct TlsLink:
     BIO *kernel                # through which the kernel gets keys and OpenSSL's own words; NULL: it does not encrypt
     bint open                  # the handshake is over
     bint over                  # the peer has said that it sends no more
-    bint broken                # what it sent cannot be decrypted
+    bint broken                # what it sent cannot be decrypted, or it has told of an error
+    unsigned long error        # OpenSSL's, of a handshake that failed or of what broke
     size_t said                # bytes that OpenSSL had to say by itself since a tail was last empty
     bint shaking               # a client's, on the reactor's list of handshakes under way
     uint64_t began             # when it was put there, ns

@@ -13,6 +13,7 @@ cdef extern from "<openssl/err.h>" nogil:
     unsigned long ERR_peek_last_error()
     void ERR_clear_error()
     const char *ERR_reason_error_string(unsigned long error)
+    int ERR_GET_REASON(unsigned long error)
 
 
 cdef extern from "<openssl/bio.h>" nogil:
@@ -159,11 +160,13 @@ cdef extern from "<openssl/ssl.h>" nogil:
         SSL_SESS_CACHE_NO_INTERNAL
         SSL_SENT_SHUTDOWN
         SSL_RECEIVED_SHUTDOWN
+        SSL3_RT_HANDSHAKE
         SSL_TLSEXT_ERR_OK
         SSL_TLSEXT_ERR_ALERT_FATAL
         SSL_CLIENT_HELLO_SUCCESS
         SSL_CLIENT_HELLO_ERROR
         SSL_AD_NO_APPLICATION_PROTOCOL
+        SSL_AD_REASON_OFFSET
         TLSEXT_TYPE_application_layer_protocol_negotiation
         TLS1_2_VERSION
     uint64_t SSL_OP_ENABLE_KTLS
@@ -192,6 +195,9 @@ cdef extern from "<openssl/ssl.h>" nogil:
         SSL_CTX *context, int (*verify)(X509_STORE_CTX *store, void *user) noexcept nogil, void *user)
     void SSL_CTX_set_client_hello_cb(SSL_CTX *context, SSL_client_hello_cb_fn callback, void *user)
     void SSL_CTX_set_alpn_select_cb(SSL_CTX *context, SSL_CTX_alpn_select_cb_func callback, void *user)
+    void SSL_CTX_set_msg_callback(
+        SSL_CTX *context, void (*callback)(
+            int written, int version, int kind, const void *body, size_t size, SSL *ssl, void *user) noexcept nogil)
     int SSL_CTX_set_alpn_protos(SSL_CTX *context, const unsigned char *protocols, unsigned int size)
     SSL *SSL_new(SSL_CTX *context)
     void SSL_free(SSL *ssl)

@@ -14,7 +14,8 @@ from relay.native.connection cimport (
 )
 from relay.native.flush cimport connection_flush
 from relay.native.handshake cimport (
-    handshake_answer, handshake_over, handshake_queue, handshakes_next, handshakes_run, handshakes_unlist,
+    handshake_answer, handshake_broken, handshake_over, handshake_queue, handshakes_next, handshakes_run,
+    handshakes_unlist,
 )
 from relay.native.journal cimport (
     journal_free, journal_init, journal_lock, journal_segment_bytes, journal_shares, journal_unlock,
@@ -46,13 +47,11 @@ from relay.native.posix cimport (
     pthread_mutex_lock, pthread_mutex_unlock, rlimit, timespec,
 )
 from relay.native.server cimport (
-    server_accept, server_callbacks_new, server_listen_again, server_lost, server_received, server_timer,
+    server_accept, server_callbacks_new, server_cut, server_listen_again, server_lost, server_received, server_timer,
     stream_deadline,
 )
 from relay.native.shape cimport shapes_free
-from relay.native.status cimport (
-    STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM, STATUS_TLS,
-)
+from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM
 from relay.native.subscriber cimport feed_recycling, feed_tick, feed_wake, remainders_free
 from relay.native.timers cimport Timer, timers_first, timers_free, timers_init, timers_pop_due
 from relay.native.tls cimport tls_end
@@ -400,9 +399,12 @@ cdef inline void reactor_read(Reactor *reactor, Connection *connection) noexcept
     if more or (connection.hung_up and got > 0):
         connection_ready(connection)
     if got == TRANSPORT_AGAIN:
+        if connection.cut and connection.state != CONNECTION_ENDING:
+            # For messages of TLS, which HTTP/2 does not see.
+            server_cut(reactor, connection)
         return
     if got == TRANSPORT_BROKEN:
-        connection_end(connection, STATUS_TLS)
+        handshake_broken(connection)
         return
     if got <= 0:
         connection_end(connection, STATUS_CLOSED if got == 0 else STATUS_RESET)

@@ -5,9 +5,9 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 
 from relay.native.addresses cimport address_drop, address_take
 from relay.native.connection cimport (
-    TLS_HELD, connection_allocator, connection_cut, connection_dirty, connection_end, connection_fits,
-    connection_founded, connection_new,
-    connection_of, connection_over, connection_spend, connection_timer, connection_watch, socket_option,
+    CONTROL_COST, TLS_HELD, connection_allocator, connection_cut, connection_dirty, connection_end, connection_fits,
+    connection_founded, connection_new, connection_of, connection_over, connection_spend, connection_timer,
+    connection_watch, socket_option,
 )
 from relay.native.grpc cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
 from relay.native.model cimport (
@@ -67,11 +67,7 @@ cdef enum:
     UNREAD_MOST = 1024         # frames that may wait, besides two a stream, while a client does not read
     UNSENT_MOST = 2097152      # bytes in the kernel for one subscriber
     UNSENT_LEAST = 32768       # max_connections times this is unsent_bytes, by default
-    # Of max_controls: PING and what is acknowledged count one, a request REQUEST_COST, other frames that carry nothing
-    # this. grpc-go pings once a round trip while data flows, to learn the bandwidth: some thousand a second on a fast
-    # network are a client's good right.
-    CONTROL_COST = 10
-    REQUEST_COST = 5
+    REQUEST_COST = 5           # of max_controls
     # Credit for less than this makes DATA frames that cost more than they carry. It counts one: whoever takes events
     # of a hundred bytes, one at a time, gives it back as slowly.
     CREDIT_LEAST = 256
@@ -158,11 +154,10 @@ cdef inline void server_linger(Reactor *reactor, Connection *connection) noexcep
     """
     if connection.state == CONNECTION_CLOSED or connection.state == CONNECTION_ENDING:
         return
-    if connection.tls != NULL:
-        if connection.tail == NULL:
-            output_last(reactor, connection, NULL, 0)
-        # What still comes is not looked at.
-        tls_end(connection)
+    if connection.tls != NULL and connection.tail == NULL:
+        output_last(reactor, connection, NULL, 0)
+    # What still comes is not looked at.
+    tls_end(connection)
     connection.state = CONNECTION_ENDING
     shutdown(connection.fd, SHUT_WR)
     connection.opened = reactor.now
@@ -579,6 +574,14 @@ cdef inline void server_not_tls(
     server_linger(reactor, connection)
 
 
+cdef inline void server_cut(Reactor *reactor, Connection *connection) noexcept nogil:
+    """Its client is over a limit: the end."""
+    server_terminate(reactor, connection, NGHTTP2_ENHANCE_YOUR_CALM)
+    if connection.state != CONNECTION_OPEN or not connection.writable:
+        # Whoever does not read will not hear it, and could go on for ever.
+        connection_end(connection, STATUS_LIMIT)
+
+
 cdef inline void server_received(
     Reactor *reactor, Connection *connection, const uint8_t *data, size_t size
 ) noexcept nogil:
@@ -619,10 +622,7 @@ cdef inline void server_received(
     if connection_over(connection):
         connection_cut(connection, LIMIT_BUDGET)
     if connection.cut:
-        server_terminate(reactor, connection, NGHTTP2_ENHANCE_YOUR_CALM)
-        if not connection.writable:
-            # Whoever does not read will not hear it, and could go on for ever.
-            connection_end(connection, STATUS_LIMIT)
+        server_cut(reactor, connection)
         return
     if (not connection.writable and nghttp2_session_get_outbound_queue_size(connection.session)
             > UNREAD_MOST + 2 * <size_t> reactor.settings.max_streams):

@@ -13,13 +13,13 @@ from relay.native.debug cimport relay_assert
 from relay.native.memory cimport memory_release, memory_take_zeroed
 from relay.native.model cimport TLS_PLAIN, TLS_SEALS, Connection, Node, Reactor, Seal, TlsContext, TlsLink
 from relay.native.openssl cimport (
-    BIO, BIO_NOCLOSE, BIO_free, BIO_new, BIO_new_socket, BIO_set_data, BIO_set_init, ERR_clear_error,
-    ERR_peek_last_error, ERR_reason_error_string, SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_RECEIVED_SHUTDOWN,
-    SSL_SENT_SHUTDOWN, SSL_SESSION, SSL_SESSION_free, SSL_SESSION_is_resumable, SSL_do_handshake, SSL_free,
-    SSL_get0_alpn_selected, SSL_get0_peer_certificate, SSL_get1_session, SSL_get_error, SSL_get_verify_result,
-    SSL_is_init_finished, SSL_new, SSL_read, SSL_set_accept_state, SSL_set_app_data, SSL_set_bio,
-    SSL_set_connect_state, SSL_set_session, SSL_set_shutdown, SSL_set_tlsext_host_name, SSL_shutdown, SSL_write, X509,
-    X509_V_OK, X509_verify_cert_error_string,
+    BIO, BIO_NOCLOSE, BIO_free, BIO_new, BIO_new_socket, BIO_set_data, BIO_set_init, ERR_GET_REASON, ERR_clear_error,
+    ERR_peek_last_error, ERR_reason_error_string, SSL_AD_REASON_OFFSET, SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN,
+    SSL_RECEIVED_SHUTDOWN, SSL_SENT_SHUTDOWN, SSL_SESSION, SSL_SESSION_free, SSL_SESSION_is_resumable,
+    SSL_do_handshake, SSL_free, SSL_get0_alpn_selected, SSL_get0_peer_certificate, SSL_get1_session, SSL_get_error,
+    SSL_get_verify_result, SSL_is_init_finished, SSL_new, SSL_read, SSL_set_accept_state, SSL_set_app_data,
+    SSL_set_bio, SSL_set_connect_state, SSL_set_session, SSL_set_shutdown, SSL_set_tlsext_host_name, SSL_shutdown,
+    SSL_write, X509, X509_V_OK, X509_verify_cert_error_string,
 )
 from relay.native.posix cimport iovec, sockaddr_storage
 from relay.native.status cimport STATUS_NO_MEMORY, STATUS_OK
@@ -32,7 +32,7 @@ cdef enum:
 cdef enum:  # TlsStep: how far a handshake has come
     TLS_STEP_AGAIN             # it waits for the peer
     TLS_STEP_DONE
-    TLS_STEP_FAILED            # OpenSSL's queue of errors says why
+    TLS_STEP_FAILED            # `tls_reason` says why
 
 
 # Life -------------------------------------------------------------------------------------------
@@ -162,19 +162,28 @@ cdef inline int tls_step(Connection *connection, const uint8_t *data, size_t siz
         return TLS_STEP_DONE
     if SSL_get_error(link.ssl, result) == SSL_ERROR_WANT_READ:
         return TLS_STEP_AGAIN
+    _failed(link)
     return TLS_STEP_FAILED
 
 
 cdef inline void tls_reason(const TlsLink *link, char *text, size_t size) noexcept nogil:
-    """Why a handshake has failed, for people. Empties OpenSSL's queue of errors."""
+    """Why a handshake has failed, or what came could not be taken, for people."""
     cdef long verdict = SSL_get_verify_result(link.ssl)
-    cdef const char *reason = ERR_reason_error_string(ERR_peek_last_error())
+    cdef const char *reason = ERR_reason_error_string(link.error)
     if verdict != X509_V_OK:
         snprintf(text, size, "TLS: the peer's certificate: %s", X509_verify_cert_error_string(verdict))
-    elif reason != NULL:
-        snprintf(text, size, "TLS: %s", reason)
+    elif reason == NULL:
+        snprintf(text, size, "TLS: broken off")
+    elif ERR_GET_REASON(link.error) > SSL_AD_REASON_OFFSET:
+        # An alert of the peer's (RFC 8446, 6), which OpenSSL names among its own errors.
+        snprintf(text, size, "TLS: the peer refuses: %s", reason)
     else:
-        snprintf(text, size, "TLS: the handshake failed")
+        snprintf(text, size, "TLS: %s", reason)
+
+
+cdef inline void _failed(TlsLink *link) noexcept nogil:
+    """Remember why, and empty OpenSSL's queue of errors."""
+    link.error = ERR_peek_last_error()
     ERR_clear_error()
 
 
@@ -201,7 +210,7 @@ cdef inline size_t tls_decrypt(Connection *connection, uint8_t *buffer, size_t r
             break
         link.over = error == SSL_ERROR_ZERO_RETURN
         link.broken = not link.over
-    ERR_clear_error()
+        _failed(link)
     return total
 
 
@@ -210,8 +219,8 @@ cdef inline bint _seal(Reactor *reactor, Connection *connection, const uint8_t *
     cdef size_t before = reactor.sealed_used
     cdef Seal *seal
     if reactor.seal_count == TLS_SEALS or SSL_write(connection.tls.ssl, data, <int> size) != <int> size:
-        ERR_clear_error()
         connection.tls.broken = True
+        _failed(connection.tls)
         return False
     seal = &reactor.seals[reactor.seal_count]
     reactor.seal_count += 1

@@ -12,20 +12,22 @@ from relay.native.certificate cimport (
     CERTIFICATE_SECURITY_LEVEL, certificate_carries, certificate_end, certificate_in_time, certificate_is_authority,
     certificate_named, certificate_verdict,
 )
+from relay.native.connection cimport CONTROL_COST, connection_spend
 from relay.native.model cimport TlsContext, TlsLink
 from relay.native.openssl cimport (
     BIO, BIO_free, BIO_meth_free, BIO_new_mem_buf, ERR_clear_error, EVP_PKEY, EVP_PKEY_free, PEM_read_bio_PrivateKey,
-    PEM_read_bio_X509, SSL, SSL_AD_NO_APPLICATION_PROTOCOL, SSL_CLIENT_HELLO_ERROR, SSL_CLIENT_HELLO_SUCCESS,
-    SSL_CTX_add1_chain_cert, SSL_CTX_add_client_CA, SSL_CTX_check_private_key, SSL_CTX_free, SSL_CTX_new,
-    SSL_CTX_set_alpn_protos, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store, SSL_CTX_set_cert_verify_callback,
-    SSL_CTX_set_client_hello_cb, SSL_CTX_set_min_proto_version, SSL_CTX_set_mode, SSL_CTX_set_num_tickets,
-    SSL_CTX_set_options, SSL_CTX_set_security_level, SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context,
-    SSL_CTX_set_verify, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS, SSL_OP_ENABLE_KTLS,
-    SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL,
-    SSL_SESS_CACHE_OFF, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
-    SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_client_hello_get0_ext, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx,
-    TLS1_2_VERSION, TLSEXT_TYPE_application_layer_protocol_negotiation, TLS_client_method, TLS_server_method, X509,
-    X509_STORE, X509_STORE_CTX, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error,
+    PEM_read_bio_X509, SSL, SSL3_RT_HANDSHAKE, SSL_AD_NO_APPLICATION_PROTOCOL, SSL_CLIENT_HELLO_ERROR,
+    SSL_CLIENT_HELLO_SUCCESS, SSL_CTX_add1_chain_cert, SSL_CTX_add_client_CA, SSL_CTX_check_private_key, SSL_CTX_free,
+    SSL_CTX_new, SSL_CTX_set_alpn_protos, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store,
+    SSL_CTX_set_cert_verify_callback, SSL_CTX_set_client_hello_cb, SSL_CTX_set_min_proto_version, SSL_CTX_set_mode,
+    SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets, SSL_CTX_set_options, SSL_CTX_set_security_level,
+    SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context, SSL_CTX_set_verify, SSL_CTX_use_PrivateKey,
+    SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS, SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION,
+    SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL, SSL_SESS_CACHE_OFF,
+    SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_NONE, SSL_VERIFY_PEER,
+    SSL_client_hello_get0_ext, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx, TLS1_2_VERSION,
+    TLSEXT_TYPE_application_layer_protocol_negotiation, TLS_client_method, TLS_server_method, X509, X509_STORE,
+    X509_STORE_CTX, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error,
     X509_STORE_add_cert, X509_STORE_free, X509_STORE_new, X509_STORE_set_flags, X509_V_ERR_APPLICATION_VERIFICATION,
     X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK,
     X509_free,
@@ -106,6 +108,19 @@ cdef inline int tls_on_alpn(
             return SSL_TLSEXT_ERR_OK
         at += 1 + <unsigned int> offered[at]
     return SSL_TLSEXT_ERR_ALERT_FATAL
+
+
+cdef inline void tls_on_message(
+    int written, int version, int kind, const void *body, size_t size, SSL *ssl, void *user
+) noexcept nogil:
+    """A client's message about keys on a connection that is open costs us more than its sender, and is answered."""
+    cdef TlsLink *link = <TlsLink *> SSL_get_app_data(ssl)
+    if written or kind != SSL3_RT_HANDSHAKE or link == NULL or not link.open:
+        return
+    connection_spend(link.connection, CONTROL_COST)
+    if link.connection.cut:
+        # The rest of what was received is not looked at.
+        link.received_size = 0
 
 
 # Life -------------------------------------------------------------------------------------------
@@ -264,6 +279,7 @@ cdef inline TlsContext *tls_context_new(bint server, bint ask, bint require, bin
     if server:
         SSL_CTX_set_client_hello_cb(context.ctx, tls_on_hello, NULL)
         SSL_CTX_set_alpn_select_cb(context.ctx, tls_on_alpn, NULL)
+        SSL_CTX_set_msg_callback(context.ctx, tls_on_message)
         # Sessions are resumed by tickets alone: nothing of them is kept here. Another context has other keys, so that
         # a certificate that was verified by former rules is verified anew.
         SSL_CTX_set_session_cache_mode(context.ctx, SSL_SESS_CACHE_OFF)
