@@ -13,6 +13,8 @@ from relay import _fastpath
 
 from . import events
 from .closing import Closing
+from .tls_door import Door
+from .trust import Trust
 
 WAIT = 30.0  # a bound for what hangs; nothing that works takes so long
 FIELDS = {
@@ -62,10 +64,20 @@ class Engine:
     Args:
         handle: methods that Python answers.
         listen: without, it serves nobody: an engine with a node is then a subscriber.
+        tls: with it the engine speaks TLS with everybody.
+        doors: peers that do not speak TLS come to it, and it to them, through doors that do.
         settings: of relay._fastpath.Engine.
     """
 
-    def __init__(self, *, handle: list[str] | None = None, listen: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        handle: list[str] | None = None,
+        listen: bool = True,
+        tls: Trust | None = None,
+        doors: bool = False,
+        **settings: Any,
+    ) -> None:
         self.native = _fastpath.Engine(**settings)
         self.history: list[Report] = []
         self._changed = threading.Condition()
@@ -77,11 +89,20 @@ class Engine:
         self.closed = False
         if handle:
             self.native.handle(handle)
+        self.doors: list[Door] = []
+        self._trust = tls if doors else None
+        # Payload bytes of a DATA frame. One record of TLS holds 16,384 bytes, the frame's header among them.
+        self.largest_frame = 16_384 if tls is None else 16_384 - 9
+        if tls is not None:
+            self.native.set_tls(server=tls.server(), client=tls.client())
         self.native.start()
         if listen:
             with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
                 self.port = listener.getsockname()[1]
                 self.native.listen(listener.fileno())
+        if self._trust is not None:
+            self.doors.append(Door(self.port, self._trust.context(server=False)))
+            self.port = self.doors[0].port
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -92,8 +113,23 @@ class Engine:
         number = self._nodes
         self._nodes += 1
         self.native.add_node(number, feeds)
-        self.native.connect_node(number, address, peer.port)
+        self.reach(number, peer.port, address)
         return number
+
+    def reach(self, node: int, port: int, address: str = "127.0.0.1") -> None:
+        """Connect to a node that is known; does not wait."""
+        if self._trust is not None:
+            context = self._trust.context(server=True)
+            self.doors.append(Door(port, context, secure_outside=True, host=address))
+            address, port = "127.0.0.1", self.doors[-1].port
+        self.native.connect_node(node, address, port)
+
+    def peer(self, sock: socket.socket) -> str:
+        """What the engine calls the client that has this socket."""
+        address = sock.getsockname()
+        for door in self.doors:
+            address = door.behind.get(address, address)
+        return f"{address[0]}:{address[1]}"
 
     def connect(self, peer: Listening, feeds: int = 7) -> int:
         """Connect to a peer that plays along by itself, and wait until it streams."""
@@ -237,6 +273,8 @@ class Engine:
         self._ending.set()
         self._reader.join(WAIT)
         self.native.close()
+        for door in self.doors:
+            door.close()
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,8 @@ from peers.go_peers import GoClient, GoNode
 
 from relay import _fastpath, feeds
 
+pytestmark = pytest.mark.both_transports
+
 Start = Callable[..., Engine]
 LOGS, ALERTS, MESSAGES = events.LOGS, events.ALERTS, events.MESSAGES
 SUBSCRIBER = _fastpath.REPORT_SUBSCRIBER
@@ -41,7 +43,7 @@ def overrun(relay: Engine, count: int = 40, start: int = 1000) -> list[bytes]:
 # Packing ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [40, 780, 5000, FRAME - 5, FRAME])
+@pytest.mark.parametrize("size", [40, 780, 5000, FRAME - 14, FRAME - 5, FRAME])
 def test_data_frames_end_at_message_boundaries(engine: Start, size: int) -> None:
     """They are packed with whole messages; only one larger than a frame, or than what the window has left, is split."""
     relay = engine()
@@ -52,8 +54,8 @@ def test_data_frames_end_at_message_boundaries(engine: Start, size: int) -> None
         relay.publish(LOGS, *sent)
         assert wire.wait_messages(stream, 60) == sent
         pieces = wire.streams[stream].pieces
-        assert max(pieces) <= FRAME
-        if size + events.PREFIX <= FRAME:
+        assert max(pieces) <= relay.largest_frame
+        if size + events.PREFIX <= relay.largest_frame:
             assert all(piece % (size + events.PREFIX) == 0 for piece in pieces)
 
 
@@ -371,8 +373,7 @@ def test_a_subscriber_leaves(engine: Start, how: str, where: str) -> None:
     sent = events.events(LOGS, 10, 300)
     relay.publish(LOGS, *sent)
     wire.wait(lambda wire: len(wire.streams[stream].data) == window, "data")
-    peer = f"127.0.0.1:{wire.sock.getsockname()[1]}"
-    number = relay.wait_report(SUBSCRIBER, what=STARTED, peer=peer).subscriber
+    number = relay.wait_report(SUBSCRIBER, what=STARTED, peer=relay.peer(wire.sock)).subscriber
     match how:
         case "cancel":
             wire.reset(stream)
@@ -408,6 +409,7 @@ def test_a_subscriber_half_closes_its_socket(engine: Start) -> None:
 # Many ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.tcp_alone
 @pytest.mark.parametrize(("connections", "streams"), [(1000, 1), (10, 100)])
 def test_a_thousand_subscribers(
     engine: Start, go_node: GoNode, go_client: GoClient, connections: int, streams: int

@@ -12,6 +12,8 @@ from peers.engine import Engine
 
 from relay import _fastpath, feeds
 
+pytestmark = pytest.mark.both_transports
+
 Start = Callable[..., Engine]
 LOGS, ALERTS, MESSAGES = events.LOGS, events.ALERTS, events.MESSAGES
 STARTED, ENDED = _fastpath.SUBSCRIBER_STARTED, _fastpath.SUBSCRIBER_ENDED
@@ -67,9 +69,8 @@ def test_subscribers_are_reported(engine: Start) -> None:
         relay.drain(ALERTS)
         counted = relay.subscribers()[0]
         assert (counted["feed"], counted["filter"], counted["delivered"]) in (("alerts", "policy", 7), (1, "policy", 7))
-        address, port = wire.sock.getsockname()
         assert started.feed == ALERTS
-        assert started.peer == f"{address}:{port}"
+        assert started.peer == relay.peer(wire.sock)
     ended = relay.wait_report(SUBSCRIBER, what=ENDED)
     assert (ended.subscriber, ended.delivered, ended.lost) == (started.subscriber, 7, 0)
 
@@ -415,6 +416,7 @@ def test_streams_beyond_the_limit_are_refused(engine: Start) -> None:
             assert [wire.wait_messages(stream, 2) for stream in streams] == [sent, sent]
 
 
+@pytest.mark.tcp_alone
 def test_connections_beyond_the_limit_are_closed(engine: Start) -> None:
     relay = engine(max_connections=2)
     with h2_client.Client(relay.port) as first, h2_client.Client(relay.port) as second:
@@ -589,6 +591,7 @@ def test_a_socket_that_is_never_read_is_cut_off(engine: Start) -> None:
     wire.close()
 
 
+@pytest.mark.tcp_alone
 def test_an_ipv6_client(engine: Start) -> None:
     relay = engine()
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:

@@ -11,6 +11,8 @@ from peers.events import LOGS
 
 from relay import _fastpath, feeds
 
+pytestmark = pytest.mark.both_transports
+
 METHOD = "/test.Service/Method"
 COMPRESSED = b"\x01\x00\x00\x00\x01x"
 HALF = b"\x00\x00\x00\x00\x09half"

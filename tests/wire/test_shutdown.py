@@ -10,6 +10,8 @@ from peers.engine import At, Engine
 
 from relay import _fastpath, feeds
 
+pytestmark = pytest.mark.both_transports
+
 Start = Callable[..., Engine]
 LOGS, ALERTS = events.LOGS, events.ALERTS
 SUBSCRIBER = _fastpath.REPORT_SUBSCRIBER
@@ -139,6 +141,7 @@ def test_connections_that_have_not_proved_themselves_are_closed(engine: Start, s
             pass
 
 
+@pytest.mark.tcp_alone
 def test_new_requests_are_refused_while_it_ends(engine: Start) -> None:
     relay = engine()
     with h2_client.Client(relay.port, settings={"initial_window_size": 0}) as wire:

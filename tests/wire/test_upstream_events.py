@@ -10,6 +10,8 @@ from peers.talking import Talking
 
 from relay import kubearmor_pb2 as pb
 
+pytestmark = pytest.mark.both_transports
+
 FEEDS = events.FEEDS
 LOGS = events.LOGS
 LIMIT = 2000

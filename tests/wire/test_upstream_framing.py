@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from peers import events
 from peers.talking import Talking
 
+pytestmark = pytest.mark.both_transports
+
 LOGS, ALERTS, MESSAGES = events.LOGS, events.ALERTS, events.MESSAGES
 
 

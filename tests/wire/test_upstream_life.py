@@ -13,6 +13,8 @@ from peers.go_peers import GoClient, GoNode
 
 from relay import _fastpath, feeds
 
+pytestmark = pytest.mark.both_transports
+
 Start = Callable[..., Engine]
 LOGS, ALERTS, MESSAGES = events.LOGS, events.ALERTS, events.MESSAGES
 STREAM = _fastpath.REPORT_STREAM
@@ -40,6 +42,7 @@ def test_each_feed_is_asked_for_with_its_filter(engine: Start) -> None:
         assert len(peer.checks) == 1
 
 
+@pytest.mark.tcp_alone
 def test_requests_are_those_of_grpc_and_offer_no_compression(engine: Start) -> None:
     """gRPC over HTTP2, "Requests": who sends no grpc-accept-encoding is sent no compressed message."""
     relay = engine()
@@ -64,7 +67,7 @@ def test_the_filters_can_be_chosen(engine: Start) -> None:
     relay = engine()
     with node.Node() as peer:
         relay.native.add_node(5, 7, ("", "all", "all"))
-        relay.native.connect_node(5, "127.0.0.1", peer.port)
+        relay.reach(5, peer.port)
         for feed in events.FEEDS:
             peer.wait_open(feed)
         assert peer.filters == {MESSAGES: [""], ALERTS: ["all"], LOGS: ["all"]}
@@ -133,6 +136,7 @@ def test_a_request_keeps_to_the_nodes_window(engine: Start) -> None:
         assert set(wire.streams[wire.stream(LOGS)].pieces) <= {0, 1}
 
 
+@pytest.mark.tcp_alone
 def test_nobody_listens(engine: Start) -> None:
     relay = engine()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -209,7 +213,7 @@ def test_a_failed_node_can_be_connected_again(engine: Start) -> None:
         port = peer.port
     relay.wait_failure(number)
     with node.Node(port=port) as peer, Sink(relay, LOGS) as sink:
-        relay.native.connect_node(number, "127.0.0.1", port)
+        relay.reach(number, port)
         relay.wait_state(number, _fastpath.NODE_STREAMING)
         sent = events.events(LOGS, 2)
         peer.send(LOGS, *sent)
@@ -481,13 +485,14 @@ def test_any_byte_is_a_sign_of_life(engine: Start) -> None:
                 dead.stream(LOGS)
                 dead.ping()
                 relay.wait_report(_fastpath.REPORT_NODE, time, node=mortal, state=_fastpath.NODE_IDLE)
-                relay.native.connect_node(mortal, "127.0.0.1", dying.port)
+                relay.reach(mortal, dying.port)
         finally:
             ended.set()
             pinging.join()
         assert relay.reports(_fastpath.REPORT_NODE, node=number, state=_fastpath.NODE_IDLE) == []
 
 
+@pytest.mark.tcp_alone
 @pytest.mark.slow
 def test_idle_nodes_with_the_default_policy_on_pings_keep_their_connection(engine: Start, go_node: GoNode) -> None:
     """A client that pings on a timer gets GOAWAY too_many_pings from KubeArmor at the fourth ping within 5 minutes."""
@@ -530,7 +535,7 @@ def test_a_node_can_be_removed_in_any_state(engine: Start, state: int) -> None:
     with h2_node.Node() as peer:
         relay.native.add_node(3)
         if state != _fastpath.NODE_IDLE:
-            relay.native.connect_node(3, "127.0.0.1", peer.port)
+            relay.reach(3, peer.port)
         if state == _fastpath.NODE_CHECKING:
             peer.accept(checks=False)
             relay.wait_state(3, state)

@@ -1,0 +1,71 @@
+"""A relay and its peers that trust each other: one CA, and a certificate that is good for all of them."""
+
+import functools
+import ssl
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relay import _fastpath
+
+from .certificates import Authority, Leaf, authority, operator_authority, write_folder
+
+NAME = "relay.test"
+NAMES = ("127.0.0.1", "::1", "localhost", NAME)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Who trusts whom: everybody the CA, and everybody shows the leaf."""
+
+    ca: Authority
+    leaf: Leaf
+
+    def server(self, **rules: Any) -> _fastpath.Tls:
+        """What a relay speaks with subscribers; `rules` are client_auth and allow."""
+        return self._side(True, **rules)
+
+    def client(self) -> _fastpath.Tls:
+        """What a relay speaks with nodes."""
+        return self._side(False)
+
+    def context(self, *, server: bool, leaf: Leaf | None = None) -> ssl.SSLContext:
+        """A peer's side, by Python and so by OpenSSL: mTLS and h2, and nothing else.
+
+        Args:
+            leaf: another certificate than everybody's.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=self.ca.pem.decode())
+        context.set_alpn_protocols(["h2"])
+        load(context, leaf or self.leaf)
+        return context
+
+    def _side(self, server: bool, **rules: Any) -> _fastpath.Tls:
+        return _fastpath.Tls(
+            server=server,
+            certificate=self.leaf.certificate_pem,
+            key=self.leaf.key_pem,
+            root=self.ca.pem,
+            **rules,
+        )
+
+
+def load(context: ssl.SSLContext, leaf: Leaf) -> None:
+    """Show this certificate. (Python reads it from files only.)"""
+    with tempfile.TemporaryDirectory(prefix="relay-leaf-") as name:
+        folder = write_folder(Path(name), Authority(b"", b""), server=leaf)
+        context.load_cert_chain(folder / "server.crt", folder / "server.key")
+
+
+@functools.cache
+def trust(operator: bool = False) -> Trust:
+    """The same one for all tests: keys take their time.
+
+    Args:
+        operator: with certificates as the KubeArmor operator makes them, which Python's own side does not accept.
+    """
+    ca = operator_authority() if operator else authority()
+    return Trust(ca, ca.issue(*NAMES))
