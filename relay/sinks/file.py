@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.sinks.detached import run_detached
+from relay.detached import run_detached
 from relay.sinks.protocol import Batch, Unavailable, Written
 
 
@@ -66,7 +66,7 @@ class FileSink:
                 work()
 
         try:
-            await run_detached(locked)
+            await run_detached(locked, "sink")
         except OSError as error:
             raise Unavailable(f"{error.strerror or error}: {self._to.path}") from None
 
