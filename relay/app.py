@@ -20,10 +20,12 @@ from relay.listen import open_sockets, raise_file_limit
 from relay.nodes import NodeTable
 from relay.reload import reload_settings
 from relay.resolve import Resolver
+from relay.rotation import Rotation
 from relay.services import PATHS, Services
 from relay.settings import Address, Settings, SettingsError
 from relay.sink_settings import SinkSettings, credentials, environment_warnings
 from relay.sources import Loaded, Sources
+from relay.tls import make_certificates, make_provider, wanted_tls
 
 if TYPE_CHECKING:
     from relay.cluster import Cluster
@@ -65,6 +67,8 @@ class Relay:
     cluster: Cluster | None = None
     # None where events go to subscribers alone.
     sinks: Sinks | None = None
+    # None without TLS.
+    rotation: Rotation | None = None
 
 
 def run(loaded: Loaded, sources: Sources) -> int:
@@ -74,8 +78,8 @@ def run(loaded: Loaded, sources: Sources) -> int:
         loaded: the settings to begin with.
         sources: where they were read from, for SIGHUP.
     Raises:
-        SettingsError: a setting that the engine refuses, an address that is not to be had, or
-            nothing to read from.
+        SettingsError: a setting that the engine refuses, an address or certificates that are not to be had,
+            or nothing to read from.
     """
     settings = loaded.settings
     if loaded.sinks.stdout and sys.stdout is None:
@@ -86,13 +90,14 @@ def run(loaded: Loaded, sources: Sources) -> int:
     sockets = open_sockets(settings.bind, settings.port)
     try:
         native = make_engine(settings)
+        rotation = load_certificates(settings, native)
         for listener in sockets:
             native.listen(listener.fileno())
         where = [str(Address(*listener.getsockname()[:2])) for listener in sockets]
     finally:
         for listener in sockets:
             listener.close()
-    return asyncio.run(serve(loaded, sources, native, where, source))
+    return asyncio.run(serve(loaded, sources, native, where, source, rotation))
 
 
 async def serve(
@@ -101,9 +106,10 @@ async def serve(
     native: _fastpath.Engine,
     where: list[str],
     source: kube_config.Source | None,
+    rotation: Rotation | None,
 ) -> int:
     """Run an engine that listens already, at `where`, to its end; returns the exit code."""
-    relay = startup(loaded, sources, native, where)
+    relay = startup(loaded, sources, native, where, rotation)
     try:
         if loaded.sinks.stdout or loaded.sinks.sink:
             start_sinks(relay)
@@ -163,7 +169,28 @@ def make_engine(settings: Settings) -> _fastpath.Engine:
         raise SettingsError(f"the engine cannot start: {error}") from None
 
 
-def startup(loaded: Loaded, sources: Sources, native: _fastpath.Engine, where: list[str]) -> Relay:
+def load_certificates(settings: Settings, native: _fastpath.Engine) -> Rotation | None:
+    """Give an engine its certificates, and what will follow their changes; None without TLS.
+
+    Raises:
+        SettingsError: they are not to be had, or not to be used.
+    """
+    wanted = wanted_tls(settings)
+    if wanted is None:
+        return None
+    provider = make_provider(settings, os.environ)
+    rotation = Rotation(
+        provider,
+        lambda material: make_certificates(wanted, material, provider.folder, _fastpath.Tls),
+        lambda made: native.set_tls(server=made.server, client=made.client),
+    )
+    rotation.load()
+    return rotation
+
+
+def startup(
+    loaded: Loaded, sources: Sources, native: _fastpath.Engine, where: list[str], rotation: Rotation | None = None
+) -> Relay:
     """Start the reactor and everything around it."""
     settings = loaded.settings
     loop = asyncio.get_running_loop()
@@ -172,6 +199,7 @@ def startup(loaded: Loaded, sources: Sources, native: _fastpath.Engine, where: l
     claims = Claims(nodes, own_address(settings.bind, settings.port))
     services = Services(native)
     relay = Relay(settings, loaded.sinks, sources, engine, nodes, claims, services, loop.create_future())
+    relay.rotation = rotation
 
     watch(relay)
 
@@ -180,12 +208,32 @@ def startup(loaded: Loaded, sources: Sources, native: _fastpath.Engine, where: l
     services.set_serving(True)
     logger.info(
         "serving",
-        extra=log.fields(address=",".join(where), journal_bytes=settings.journal_budget, nodes=len(settings.nodes)),
+        extra=log.fields(
+            address=",".join(where),
+            journal_bytes=settings.journal_budget,
+            nodes=len(settings.nodes),
+            **describe_tls(settings, rotation),
+        ),
     )
+    if rotation is not None:
+        rotation.start(lambda error: _task_failed(relay, error))
     for warning in (*environment_warnings(os.environ), *loaded.sinks.warnings()):
         logger.warning(warning)
     claims.replace(FLAG_OWNER, settings.nodes)
     return relay
+
+
+def describe_tls(settings: Settings, rotation: Rotation | None) -> dict[str, Any]:
+    """What the log says of TLS when the relay begins to serve."""
+    if rotation is None or rotation.current is None:
+        return {"tls": "off"}
+    sides = {"subscribers": rotation.current.server, "nodes": rotation.current.client}
+    return {
+        "tls": ",".join(side for side, tls in sides.items() if tls is not None),
+        "tls_client_auth": settings.tls_client_auth,
+        "tls_provider": settings.tls_cert_provider,
+        "tls_in_kernel": any(tls.kernel for tls in sides.values() if tls is not None),
+    }
 
 
 def start_sinks(relay: Relay) -> None:
@@ -300,6 +348,8 @@ def reload(relay: Relay) -> None:
     """Take over what can be changed while serving, and say what cannot."""
     if relay.ending.done():
         return
+    if relay.rotation is not None:
+        relay.rotation.look_now()
     reloaded = reload_settings(relay.sources, relay.settings, relay.sink_settings)
     try:
         source = find_cluster(reloaded.settings, os.environ)
@@ -342,6 +392,8 @@ async def shutdown(relay: Relay, reason: str, code: int) -> int:
         ends.append(asyncio.ensure_future(relay.sinks.stop(SHUTDOWN_SECONDS)))
     if relay.cluster is not None:
         ends.append(relay.cluster.stop())
+    if relay.rotation is not None:
+        relay.rotation.stop()
     await asyncio.wait(ends, timeout=SHUTDOWN_SECONDS + SHUTDOWN_MARGIN)
     if not relay.engine.stopped.done():
         # close() would wait for a thread that does not end: leave without it.
@@ -386,6 +438,8 @@ def snapshot(relay: Relay) -> dict[str, Any]:
         counters["kubernetes"] = relay.cluster.describe()
     if relay.sinks is not None:
         counters["sinks"] = relay.sinks.describe()
+    if relay.rotation is not None:
+        counters["tls"] = relay.rotation.describe()
     process = counters["process"]
     process["uptime"] = round(time.monotonic() - relay.started, 3)
     process.update(memory())

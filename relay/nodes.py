@@ -24,7 +24,7 @@ from relay.backoff import Backoff
 from relay.clock import Clock, Timer
 from relay.engine import NodeReport, NodeState, StreamReport
 from relay.failures import FailureLog
-from relay.settings import Address
+from relay.settings import Address, is_ip
 
 logger = log.logger(__name__)
 
@@ -36,7 +36,7 @@ class Nodes(Protocol):
     """The part of the native engine that the table uses."""
 
     def add_node(self, node: int, feeds: int = ...) -> None: ...
-    def connect_node(self, node: int, address: str, port: int) -> None: ...
+    def connect_node(self, node: int, address: str, port: int, name: str = ...) -> None: ...
     def open_stream(self, node: int, feed: int) -> None: ...
     def remove_node(self, node: int) -> None: ...
 
@@ -216,7 +216,10 @@ class NodeTable:
         node.addresses = tuple(rest)
         node.state = State.CONNECTING
         self._cancel_timers(node)
-        self._engine.connect_node(node.number, node.address, node.where.port)
+        # Under TLS a node that was given by its name is checked for that: whoever answers for it at any address. An
+        # address is checked for itself, also where it is another of the same pod.
+        host = node.where.host
+        self._engine.connect_node(node.number, node.address, node.where.port, "" if is_ip(host) else host.rstrip("."))
 
     def _connected(self, node: _Node) -> None:
         if node.state is State.STREAMING:

@@ -177,6 +177,19 @@ def parse_number(minimum: float, maximum: float) -> Callable[[str], float]:
     return parse
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Names that a certificate may carry, with commas between; an empty text is an empty list."""
+    if not text.strip():
+        return ()
+    names = tuple(part.strip() for part in text.split(","))
+    for at, name in enumerate(names):
+        if not name or not name.isprintable() or name.startswith(".") or "*" in name:
+            raise ValueError("a common name or DNS name, or several with commas between, each whole")
+        if name in names[:at]:
+            raise ValueError(f"each name once ({name} is there twice)")
+    return names
+
+
 def parse_choice(*choices: str) -> Callable[[str], str]:
     """A reader of one of a few words."""
 
@@ -487,7 +500,7 @@ class Settings:
         flag="tlsEnabled",
         environment="RELAY_TLS_ENABLED",
         default=False,
-        doc="Mutual TLS to nodes and subscribers; not available in this version yet.",
+        doc="Mutual TLS to nodes and subscribers.",
     )
     tls_cert_path: str = setting(
         parse_word,
@@ -505,6 +518,40 @@ class Settings:
         default="external",
         doc="external: certificates are files of the folder; self: they are made from its CA.",
     )
+    tls_nodes: str = setting(
+        parse_choice("auto", "on", "off"),
+        flag="tls-nodes",
+        value="MODE",
+        environment="RELAY_TLS_NODES",
+        default="auto",
+        doc="TLS to nodes: on, off, or auto: as -tlsEnabled says.",
+    )
+    tls_subscribers: str = setting(
+        parse_choice("auto", "on", "off"),
+        flag="tls-subscribers",
+        value="MODE",
+        environment="RELAY_TLS_SUBSCRIBERS",
+        default="auto",
+        doc="TLS to subscribers: on, off, or auto: as -tlsEnabled says.",
+    )
+    tls_client_auth: str = setting(
+        parse_choice("none", "request", "require"),
+        flag="tls-client-auth",
+        value="MODE",
+        environment="RELAY_TLS_CLIENT_AUTH",
+        default="require",
+        doc="Certificates of subscribers: none is asked for, one is verified if given (request), or each needs one.",
+    )
+    tls_allow: tuple[str, ...] = setting(
+        parse_names,
+        flag="tls-allow",
+        value="NAME[,…]",
+        environment="RELAY_TLS_ALLOW",
+        in_file=(str, list),
+        default=(),
+        default_text="any",
+        doc="Names of which a subscriber's certificate must carry one, as DNS name or common name.",
+    )
     config: str = setting(
         parse_word,
         flag="config",
@@ -520,6 +567,16 @@ class Settings:
     def discovered_port(self) -> int:
         """The TCP port at which nodes found in Kubernetes are reached."""
         return self.port if self.node_port is None else self.node_port
+
+    @property
+    def is_tls_to_nodes(self) -> bool:
+        """Whether connections to nodes are TLS."""
+        return self.tls_nodes == "on" or (self.tls_nodes == "auto" and self.tls_enabled)
+
+    @property
+    def is_tls_to_subscribers(self) -> bool:
+        """Whether connections of subscribers are TLS."""
+        return self.tls_subscribers == "on" or (self.tls_subscribers == "auto" and self.tls_enabled)
 
     @property
     def journal_budget(self) -> int:
@@ -539,10 +596,7 @@ class Settings:
         """
         given = given or {}
         self._check_sizes(given)
-        if self.tls_enabled:
-            raise SettingsError(
-                f"{_place('tls_enabled', given)}: TLS is not available in this version yet: accepted is false"
-            )
+        self._check_tls(given)
         if self.kubernetes == "off":
             self._check_without_kubernetes(given)
 
@@ -565,6 +619,27 @@ class Settings:
             raise SettingsError(
                 f"{_place('journal_bytes', given)} {self.journal_bytes} is too small: accepted is {floor} or more "
                 f"(room for {JOURNAL_FLOOR_EVENTS} events of {_place('max_event_bytes', given)} {self.max_event_bytes})"
+            )
+
+    def _check_tls(self, given: Layer) -> None:
+        if self.tls_enabled and not self.is_tls_to_nodes and not self.is_tls_to_subscribers:
+            raise SettingsError(
+                f"{_place('tls_enabled', given)} true contradicts {_place('tls_nodes', given)} off with "
+                f"{_place('tls_subscribers', given)} off: accepted is true with one of them, or false"
+            )
+        if not self.is_tls_to_subscribers:
+            # Who says which clients may come must not be left with a port that takes all of them.
+            for name, value in (("tls_client_auth", self.tls_client_auth), ("tls_allow", self.tls_allow)):
+                if name in given and given[name].text:
+                    raise SettingsError(
+                        f"{_place(name, given)} {as_text(value)} needs TLS to subscribers: "
+                        "accepted with -tlsEnabled or -tls-subscribers on"
+                    )
+        elif self.tls_allow and self.tls_client_auth != "require":
+            raise SettingsError(
+                f"{_place('tls_client_auth', given)} {self.tls_client_auth} lets in clients without a certificate, and "
+                f"{_place('tls_allow', given)} {as_text(self.tls_allow)} wants names in it: accepted is require, or no "
+                "names"
             )
 
     def _check_without_kubernetes(self, given: Layer) -> None:

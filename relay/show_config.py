@@ -85,6 +85,8 @@ def _value(settings: Settings, name: str, value: Any, environment: Mapping[str, 
         return derive_journal_bytes(settings.max_event_bytes)
     if name == "node_port" and value is None:
         return settings.discovered_port, "that of gRPCPort"
+    if name in ("tls_nodes", "tls_subscribers") and value == "auto":
+        return value, f"{'on' if settings.tls_enabled else 'off'}, as tlsEnabled says"
     if name in (STDOUT, "sink"):
         on = [switch.name for switch in SWITCHES if switch.setting == name and switch.is_on(environment)]
         return value, f"with {', '.join(on)}" if on else ""

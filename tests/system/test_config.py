@@ -76,7 +76,7 @@ def test_config_says_the_same_each_time(file: Path) -> None:
 
 
 NOTHING = "leaves nothing to read from: give -nodes as well, or leave it out"
-NO_TLS = "TLS is not available in this version yet: accepted is false"
+NEEDS_TLS = "needs TLS to subscribers: accepted with -tlsEnabled or -tls-subscribers on"
 LEVELS = "accepted is debug, info, warn or error"
 ONE = "accepted is one of them"
 SELECTOR = (
@@ -89,8 +89,8 @@ SELECTOR = (
     [
         (["-kubernetes=off"], "", {}, f"-kubernetes off {NOTHING}"),
         (["-kubernetes=off"], "namespace = 'x'", {}, f"-kubernetes off contradicts file FILE: namespace x: {ONE}"),
-        (["-tlsEnabled"], "", {}, f"-tlsEnabled: {NO_TLS}"),
-        ([], "tlsEnabled = true", {}, f"file FILE: tlsEnabled: {NO_TLS}"),
+        (["-tls-allow=siem"], "", {}, f"-tls-allow siem {NEEDS_TLS}"),
+        ([], "tls-allow = ['siem', 'otel']", {}, f"file FILE: tls-allow siem,otel {NEEDS_TLS}"),
         ([], "nodes = ['a:1'", {}, "file FILE, line 1: not valid TOML: Unclosed array"),
         ([], "\nlog_level = 'warn'", {}, "file FILE: unknown key 'log_level': did you mean log-level?"),
         (["-log-level=warn"], "log-level = 1", {}, "file FILE: log-level: 1 is wrong: accepted is a text in quotes"),

@@ -74,7 +74,10 @@ def test_a_command_line_runs_its_command(ran: list[Any], words: list[str], setti
         (["simulate", "-rate=fast"], "flag -rate: 'fast' is wrong: accepted is a number from 0 to 10000000"),
         (["simulate", "5"], "unexpected word '5': accepted are flags, see relay --help"),
         (["config", "-gRPCPort=x"], "flag -gRPCPort: 'x' is wrong: accepted is a TCP port from 1 to 65535"),
-        (["config", "-tlsEnabled"], "-tlsEnabled: TLS is not available in this version yet: accepted is false"),
+        (
+            ["config", "-tls-allow=siem"],
+            "-tls-allow siem needs TLS to subscribers: accepted with -tlsEnabled or -tls-subscribers on",
+        ),
         (["config", "-jsn"], "unknown flag -jsn: did you mean -json?"),
         (["-json"], "unknown flag -json: see relay --help"),
         (["config", "nodes"], "unexpected word 'nodes': accepted are flags, see relay --help"),

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS = "".join(
-    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "kubernetes.md", "sinks.md")
+    (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("operations.md", "kubernetes.md", "sinks.md", "tls.md")
 )
 QUOTED = re.findall(r"`([^`\n]+)`", DOCS)
 LEVELS = ("info", "warning", "error", "log")

@@ -31,14 +31,16 @@ class EngineCalls:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.known: set[int] = set()
+        self.names: list[str] = []  # that certificates are checked for
 
     def add_node(self, node: int, feeds: int = 7) -> None:
         assert node not in self.known
         self.known.add(node)
         self.calls.append(("add", node, feeds))
 
-    def connect_node(self, node: int, address: str, port: int) -> None:
+    def connect_node(self, node: int, address: str, port: int, name: str = "") -> None:
         assert node in self.known
+        self.names.append(name)
         self.calls.append(("connect", node, address, port))
 
     def open_stream(self, node: int, feed: int) -> None:
@@ -111,6 +113,24 @@ def test_a_new_node_is_resolved_then_connected(world: World) -> None:
     world.names.answer("10.0.0.1")
     assert world.state() == "connecting"
     assert world.engine.take() == [("add", node, 5), ("connect", node, "10.0.0.1", 32767)]
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("node.example", "node.example"),
+        ("node.example.", "node.example"),
+        ("localhost", "localhost"),
+        ("10.0.0.9", ""),
+        ("fd00::9", ""),
+    ],
+)
+def test_a_nodes_certificate_is_checked_for_its_name_where_one_was_given(world: World, host: str, name: str) -> None:
+    world.table.add(Address(host, 1), others=("10.0.0.7",))
+    world.names.answer("10.0.0.9", "10.0.0.8")
+    for _ in range(2):
+        world.lose(0)
+    assert world.engine.names == [name] * 3
 
 
 def test_a_name_that_does_not_resolve_is_asked_for_again_with_backoff(world: World) -> None:

@@ -105,6 +105,7 @@ def test_flags_and_environment_still_win(file: Path) -> None:
     assert (reloaded.changed, process.running.log_level, process.running.nodes) == ((), "warn", (Address("a", 1),))
 
 
+NEEDS_TLS = "needs TLS to subscribers: accepted with -tlsEnabled or -tls-subscribers on"
 OFF = "file FILE: kubernetes off contradicts file FILE: "
 
 
@@ -115,7 +116,7 @@ OFF = "file FILE: kubernetes off contradicts file FILE: "
         ("log-level = 'loud'", "file FILE: log-level: 'loud' is wrong: accepted is debug, info, warn or error"),
         ("log-levle = 'debug'", "file FILE: unknown key 'log-levle': did you mean log-level?"),
         ("kubernetes = 'off'\nnamespace = 'x'", OFF + "namespace x: accepted is one of them"),
-        ("tlsEnabled = true", "file FILE: tlsEnabled: TLS is not available in this version yet: accepted is false"),
+        ("tls-allow = ['siem']", f"file FILE: tls-allow siem {NEEDS_TLS}"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_changes_nothing(file: Path, content: str, error: str) -> None:

@@ -85,6 +85,12 @@ def test_defaults() -> None:
         (["-tlsEnabled=f"], "tls_enabled", False),
         (["-tlsCertPath=/tls"], "tls_cert_path", "/tls"),
         (["-tlsCertProvider", "self"], "tls_cert_provider", "self"),
+        (["-tlsEnabled"], "tls_enabled", True),
+        (["-tls-nodes=on"], "tls_nodes", "on"),
+        (["-tls-subscribers=off"], "tls_subscribers", "off"),
+        (["-tlsEnabled", "-tls-client-auth=request"], "tls_client_auth", "request"),
+        (["-tlsEnabled", "-tls-allow=siem, otel.example ,x"], "tls_allow", ("siem", "otel.example", "x")),
+        (["-tls-allow="], "tls_allow", ()),
         (["--", ], "port", 32767),
     ],
 )  # fmt: skip
@@ -98,6 +104,7 @@ BIND = "a numeric IPv4 or IPv6 address, or nothing for all addresses"
 SIZE = "a number of bytes, as in 67108864, 65536KiB, 64MiB or 1GiB"
 NAMESPACE = "nothing, or a namespace: up to 63 of a-z, 0-9 and -, the first and last not -"
 SELECTOR = "a label selector, as in app=kubearmor,tier!=test,zone in (a, b),!old; a comma is missing before 'b'"
+NAMES = "a common name or DNS name, or several with commas between, each whole"
 FLOOR = "accepted is 25190400 or more (room for 6 events of -max-event-bytes 4194304)"
 
 
@@ -146,6 +153,12 @@ FLOOR = "accepted is 25190400 or more (room for 6 events of -max-event-bytes 419
         (["-tlsEnabled=yes"], "flag -tlsEnabled: 'yes' is wrong: accepted is true or false"),
         (["-tlsEnabled", "true"], "unexpected word 'true': accepted are flags, see relay --help"),
         (["-tlsCertProvider=vault"], "flag -tlsCertProvider: 'vault' is wrong: accepted is external or self"),
+        (["-tls-nodes=true"], "flag -tls-nodes: 'true' is wrong: accepted is auto, on or off"),
+        (["-tls-client-auth=maybe"], "flag -tls-client-auth: 'maybe' is wrong: accepted is none, request or require"),
+        (["-tls-allow=a,,b"], f"flag -tls-allow: 'a,,b' is wrong: accepted is {NAMES}"),
+        (["-tls-allow=.example"], f"flag -tls-allow: '.example' is wrong: accepted is {NAMES}"),
+        (["-tls-allow=*.example"], f"flag -tls-allow: '*.example' is wrong: accepted is {NAMES}"),
+        (["-tls-allow=a,b,a"], "flag -tls-allow: 'a,b,a' is wrong: accepted is each name once (a is there twice)"),
         (["-log-format=xml"], "flag -log-format: 'xml' is wrong: accepted is auto, json or text"),
         (["-a\nb"], "unknown flag -a\\nb: see relay --help"),
         (["-log-level=loud"], "flag -log-level: 'loud' is wrong: accepted is debug, info, warn or error"),

@@ -72,6 +72,10 @@ def test_defaults_are_shown_with_what_they_come_to() -> None:
         "tlsEnabled": ("false", "default"),
         "tlsCertPath": ("/var/lib/kubearmor/tls", "default"),
         "tlsCertProvider": ("external", "default"),
+        "tls-nodes": ("auto (off, as tlsEnabled says)", "default"),
+        "tls-subscribers": ("auto (off, as tlsEnabled says)", "default"),
+        "tls-client-auth": ("require", "default"),
+        "tls-allow": ('""', "default"),
         "config": ('"" (no file)', "default"),
     }
 
@@ -105,6 +109,13 @@ def test_the_journal_is_shown_with_how_its_size_came_about(
 ) -> None:
     monkeypatch.setattr(cgroup, "memory_limit", lambda: limit)
     assert lines(*words)["journal-bytes"][0] == shown
+
+
+def test_the_sides_of_tls_are_shown_with_what_they_come_to() -> None:
+    shown = lines("-tlsEnabled", "-tls-subscribers=off")
+    assert shown["tls-nodes"] == ("auto (on, as tlsEnabled says)", "default")
+    assert shown["tls-subscribers"] == ("off", "flag -tls-subscribers")
+    assert objects("-tlsEnabled", "-tls-allow=a,b")["settings"]["tls-allow"]["value"] == ["a", "b"]
 
 
 def test_columns_are_aligned() -> None:

@@ -75,6 +75,9 @@ SMALL = "is too small: accepted is"
 ROOM = "room for 6 events of"
 
 
+NEEDS_TLS = "needs TLS to subscribers: accepted with -tlsEnabled or -tls-subscribers on"
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "text"),
     [
@@ -114,11 +117,34 @@ ROOM = "room for 6 events of"
             {},
             "-kubernetes off contradicts -node-port 5: accepted is one of them",
         ),
-        (["-tlsEnabled"], {}, "-tlsEnabled: TLS is not available in this version yet: accepted is false"),
         (
-            [],
-            {"RELAY_TLS_ENABLED": "true"},
-            "RELAY_TLS_ENABLED: TLS is not available in this version yet: accepted is false",
+            ["-tlsEnabled", "-tls-nodes=off"],
+            {"RELAY_TLS_SUBSCRIBERS": "off"},
+            (
+                "-tlsEnabled true contradicts -tls-nodes off with RELAY_TLS_SUBSCRIBERS off: "
+                "accepted is true with one of them, or false"
+            ),
+        ),
+        (["-tls-allow=siem"], {}, f"-tls-allow siem {NEEDS_TLS}"),
+        (["-tlsEnabled", "-tls-subscribers=off"], {"RELAY_TLS_ALLOW": "a,b"}, f"RELAY_TLS_ALLOW a,b {NEEDS_TLS}"),
+        # the default, but somebody relies on it
+        (["-tls-client-auth=require"], {}, f"-tls-client-auth require {NEEDS_TLS}"),
+        (["-tls-nodes=on"], {"RELAY_TLS_CLIENT_AUTH": "none"}, f"RELAY_TLS_CLIENT_AUTH none {NEEDS_TLS}"),
+        (
+            ["-tlsEnabled", "-tls-client-auth=none", "-tls-allow=siem"],
+            {},
+            (
+                "-tls-client-auth none lets in clients without a certificate, and -tls-allow siem wants names in it: "
+                "accepted is require, or no names"
+            ),
+        ),
+        (
+            ["-tls-subscribers=on", "-tls-client-auth=request"],
+            {"RELAY_TLS_ALLOW": "siem, otel"},
+            (
+                "-tls-client-auth request lets in clients without a certificate, and RELAY_TLS_ALLOW siem,otel wants "
+                "names in it: accepted is require, or no names"
+            ),
         ),
         (
             [],
@@ -158,6 +184,22 @@ def test_a_contradiction_names_the_file_and_its_key(file: Path) -> None:
 def test_an_empty_value_takes_back_what_would_contradict() -> None:
     settings = loaded("-kubernetes=off", "-nodes=a:1", "-namespace=", RELAY_NAMESPACE="x").settings
     assert (settings.kubernetes, settings.namespace, settings.nodes) == ("off", "", (Address("a", 1),))
+
+
+@pytest.mark.parametrize(
+    ("words", "nodes", "subscribers"),
+    [
+        (["-tlsEnabled"], True, True),
+        (["-tlsEnabled", "-tls-subscribers=off"], True, False),
+        (["-tlsEnabled", "-tls-nodes=off", "-tls-allow=siem", "-tls-client-auth=require"], False, True),
+        (["-tlsEnabled=false", "-tls-nodes=on"], True, False),
+        (["-tls-subscribers=on", "-tls-client-auth=none"], False, True),
+        (["-tls-allow="], False, False),
+    ],
+)
+def test_tls_can_be_had_on_one_side_alone(words: list[str], nodes: bool, subscribers: bool) -> None:
+    settings = loaded(*words).settings
+    assert (settings.is_tls_to_nodes, settings.is_tls_to_subscribers) == (nodes, subscribers)
 
 
 def test_certificates_may_be_named_without_tls() -> None:
