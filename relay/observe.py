@@ -77,6 +77,25 @@ class ObserveSettings:
         default_text="0, no limit",
         doc="End after this many events.",
     )
+    tls_ca: str = setting(
+        parse_word,
+        flag="tls-ca",
+        value="FILE",
+        default="",
+        default_text="",
+        doc="CA that signed the server's certificate, PEM; with it TLS is spoken.",
+    )
+    tls_cert: str = setting(
+        parse_word,
+        flag="tls-cert",
+        value="FILE",
+        default="",
+        default_text="",
+        doc="Certificate to show the server, PEM.",
+    )
+    tls_key: str = setting(
+        parse_word, flag="tls-key", value="FILE", default="", default_text="", doc="Key of -tls-cert, PEM."
+    )
 
 
 class Ended(Exception):
@@ -84,10 +103,14 @@ class Ended(Exception):
 
 
 def observe(settings: ObserveSettings) -> int:
-    """Print events until the limit, Ctrl-C or SIGTERM; returns the exit code."""
+    """Print events until the limit, Ctrl-C or SIGTERM; returns the exit code.
+
+    Raises:
+        SettingsError: a certificate or key that cannot be used.
+    """
+    observer = Observer(settings, sys.stdout)
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    observer = Observer(settings, sys.stdout)
     try:
         return observer.run()
     except Ended:
@@ -105,6 +128,7 @@ class Observer:
 
     def __init__(self, settings: ObserveSettings, output: TextIO, pause: Callable[[float], None] = time.sleep) -> None:
         self._settings = settings
+        self._credentials = _credentials(settings)
         self._output = output
         self._pause = pause
         self._colours = output.isatty()
@@ -146,7 +170,7 @@ class Observer:
         """
         feed = feeds.BY_NAME[self._settings.feed]
         render = as_json if self._settings.json else lambda event: as_line(event, colours=self._colours)
-        with grpc.insecure_channel(str(self._settings.server)) as channel:
+        with self._channel() as channel:
             watch = channel.unary_stream(
                 feeds.METHODS[feed],
                 request_serializer=RequestMessage.SerializeToString,
@@ -160,11 +184,27 @@ class Observer:
                     call.cancel()
                     return
 
+    def _channel(self) -> grpc.Channel:
+        server = str(self._settings.server)
+        if self._credentials is None:
+            return grpc.insecure_channel(server)
+        return grpc.secure_channel(server, self._credentials)
+
     def _is_enough(self) -> bool:
         return 0 < self._settings.limit <= self._seen
 
     def _say(self, text: str) -> None:
         print(f"relay observe: {text}", file=sys.stderr, flush=True)
+
+
+def _credentials(settings: ObserveSettings) -> grpc.ChannelCredentials | None:
+    """What TLS is spoken with; None without."""
+    if not (settings.tls_ca or settings.tls_cert or settings.tls_key):
+        return None
+    from relay.tls_flags import load_flag_files  # loads OpenSSL
+
+    files = load_flag_files(server=False, root=settings.tls_ca, certificate=settings.tls_cert, key=settings.tls_key)
+    return files and grpc.ssl_channel_credentials(files.root, files.key or None, files.certificate or None)
 
 
 def _lost(error: Any) -> int:

@@ -33,6 +33,7 @@ from relay.settings import (
     parse_word,
     setting,
 )
+from relay.tls_flags import load_flag_files
 
 # Made once and sent round and round: making an event costs 20 us, sending one less than 1.
 POOL_EVENTS = 20_000  # of all nodes together
@@ -90,6 +91,25 @@ class SimulateSettings:
     )
     bind: str = setting(
         parse_bind, flag="bind", value="ADDRESS", default="127.0.0.1", doc="Address to listen on; empty for all."
+    )
+    tls_ca: str = setting(
+        parse_word,
+        flag="tls-ca",
+        value="FILE",
+        default="",
+        default_text="",
+        doc="CA that signed the certificates of subscribers, PEM; with it each needs one.",
+    )
+    tls_cert: str = setting(
+        parse_word,
+        flag="tls-cert",
+        value="FILE",
+        default="",
+        default_text="",
+        doc="Certificate of the nodes, PEM; with it TLS is spoken.",
+    )
+    tls_key: str = setting(
+        parse_word, flag="tls-key", value="FILE", default="", default_text="", doc="Key of -tls-cert, PEM."
     )
 
 
@@ -157,18 +177,19 @@ def simulate(settings: SimulateSettings) -> int:
     """Serve as nodes until a signal, or until all events are sent; returns the exit code.
 
     Raises:
-        SettingsError: a port in use, or an events file that cannot be read.
+        SettingsError: a port in use, or an events file, certificate or key that cannot be used.
     """
     if settings.port + settings.nodes - 1 > 65535:
         raise SettingsError(f"flag -nodes: {settings.nodes} nodes from port {settings.port} on need ports above 65535")
     raise_file_limit()
-    return asyncio.run(_serve(settings, _from_file(settings.events)))
+    files = load_flag_files(server=True, root=settings.tls_ca, certificate=settings.tls_cert, key=settings.tls_key)
+    return asyncio.run(_serve(settings, _from_file(settings.events), files and files.tls))
 
 
-async def _serve(settings: SimulateSettings, given: list[tuple[int, bytes]]) -> int:
+async def _serve(settings: SimulateSettings, given: list[tuple[int, bytes]], tls: _fastpath.Tls | None) -> int:
     nodes: list[SimulatedNode] = []
     try:
-        nodes += (_open(settings, number, given) for number in range(settings.nodes))
+        nodes += (_open(settings, number, given, tls) for number in range(settings.nodes))
         return await _run(settings, nodes)
     finally:
         for node in nodes:
@@ -274,9 +295,12 @@ async def _play_paced(settings: SimulateSettings, node: SimulatedNode, nodes: in
     return sent
 
 
-def _open(settings: SimulateSettings, number: int, given: list[tuple[int, bytes]]) -> SimulatedNode:
+def _open(
+    settings: SimulateSettings, number: int, given: list[tuple[int, bytes]], tls: _fastpath.Tls | None
+) -> SimulatedNode:
     """A node that is about to listen on its port."""
     native = _fastpath.Engine(journal_bytes=JOURNAL_BYTES, max_event_bytes=MAX_EVENT_BYTES, event_per_frame=True)
+    native.set_tls(server=tls, client=None)
     for listener in open_sockets(settings.bind, settings.port + number):
         with listener:
             native.listen(listener.fileno())
