@@ -185,7 +185,8 @@ class NodeTable:
         name = feeds.NAMES[report.feed]
         _cancel(stream)
         if report.code == GRPC_UNIMPLEMENTED:
-            logger.info("node lacks a feed", extra=log.fields(node=node.name, feed=name))
+            if node.failures.count(f"lacks {name}", self._clock.time()):
+                logger.info("node lacks a feed", extra=log.fields(node=node.name, feed=name))
             return
         stream.backoff.was_healthy(self._clock.time() - stream.since)
         delay = stream.backoff.delay()

@@ -389,6 +389,22 @@ def test_a_lacking_feed_is_logged_by_name(world: World, caplog: pytest.LogCaptur
     assert record.relay_fields == {"node": "node.example:32767", "feed": "messages"}  # type: ignore[attr-defined]
 
 
+def test_a_lacking_feed_of_a_node_that_flaps_is_logged_once_a_minute(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    node = world.streaming_node()
+    for _ in range(20):
+        world.end_stream(node, ALERTS, UNIMPLEMENTED)
+        world.lose(node)
+        world.clock.advance(30)
+        world.names.answer("10.0.0.1")
+        world.report(node, NodeState.STREAMING)
+        world.clock.advance(1)
+    # Every second time, 62 s apart.
+    assert [what for what, _ in lines(caplog)].count("node lacks a feed") == 10
+
+
 # --- any order of events ------------------------------------------------------------------
 
 
