@@ -9,12 +9,14 @@ Only builds with assertions can make an allocation fail: `make debug`, `make san
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from h2.exceptions import ProtocolError
 from peers import events, h2_client, h2_node
 from peers.engine import WAIT, Engine, Report, Sink
 from peers.events import LOGS
+from peers.trust import trust
 
 from relay import _fastpath
 
@@ -63,7 +65,7 @@ def from_a_node(relay: Engine, number: int) -> None:
         seen = len(relay.history)
         with forgiving():
             relay.native.add_node(number)
-            relay.native.connect_node(number, "127.0.0.1", node.port)
+            relay.reach(number, node.port)
 
             def settled(relay: Engine) -> list[int]:
                 found = [each for each in relay.history[seen:] if each.kind == _fastpath.REPORT_NODE]
@@ -153,8 +155,10 @@ def settled(relay: Engine) -> None:
     relay.check()
 
 
-def test_any_allocation_may_fail() -> None:
-    with Engine(handle=[METHOD], journal_bytes=3 * 8400, max_event_bytes=4096) as relay:
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_any_allocation_may_fail(tls: bool) -> None:
+    behind: dict[str, Any] = {"tls": trust(), "doors": True} if tls else {}
+    with Engine(handle=[METHOD], journal_bytes=3 * 8400, max_event_bytes=4096, **behind) as relay:
         conversation(relay, 0)
         settled(relay)
         for number in range(1, MOST):
