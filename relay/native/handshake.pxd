@@ -183,12 +183,10 @@ cdef inline void _done(Reactor *reactor, Connection *connection) noexcept nogil:
         connection_ready(connection)
 
 
-cdef inline bint _first_bytes(
-    Reactor *reactor, Connection *connection, const uint8_t *data, size_t size
-) noexcept nogil:
-    """A client's first bytes: whether a handshake begins."""
-    if data[0] != TLS_HANDSHAKE:
-        server_not_tls(reactor, connection, data, size)
+cdef inline bint _first_byte(Reactor *reactor, Connection *connection, uint8_t byte) noexcept nogil:
+    """A client's first byte: whether a handshake begins."""
+    if byte != TLS_HANDSHAKE:
+        server_not_tls(reactor, connection)
         return False
     if tls_begin(connection) != STATUS_OK:
         reactor.limits[LIMIT_MEMORY] += 1
@@ -221,7 +219,7 @@ cdef inline void handshake_step(Reactor *reactor, Connection *connection) noexce
         connection.heard = reactor.now
         if got == REQUEST_READ_BYTES or connection.hung_up:
             connection_ready(connection)
-    if connection.tls == NULL and not _first_bytes(reactor, connection, reactor.cipher, <size_t> got):
+    if connection.tls == NULL and not _first_byte(reactor, connection, reactor.cipher[0]):
         return
     step = tls_step(connection, reactor.cipher, <size_t> got)
     if step == TLS_STEP_FAILED:

@@ -106,13 +106,6 @@ cdef extern from *:
     static const char relay_secure_answer[] =
         "HTTP/1.1 400 Bad Request\\r\\nConnection: close\\r\\nContent-Type: text/plain\\r\\n"
         "Content-Length: 21\\r\\n\\r\\nthis port speaks TLS\\n";
-    /* Empty SETTINGS, then GOAWAY(INADEQUATE_SECURITY; RFC 9113, 7) with a text. */
-    static const uint8_t relay_secure_goaway[] = {
-        0, 0, 0, 4, 0, 0, 0, 0, 0,
-        0, 0, 28, 7, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 12,
-        't', 'h', 'i', 's', ' ', 'p', 'o', 'r', 't', ' ', 's', 'p', 'e', 'a', 'k', 's', ' ', 'T', 'L', 'S',
-    };
     /* A fatal alert, internal_error (RFC 8446, 6). */
     static const uint8_t relay_alert[] = {21, 3, 1, 0, 2, 2, 80};
     """
@@ -121,7 +114,6 @@ cdef extern from *:
     const char *relay_http1_answer
     const char *relay_plain_answer
     const char *relay_secure_answer
-    const uint8_t relay_secure_goaway[46]
     const uint8_t relay_alert[7]
     bint relay_http1_method(const uint8_t *start) noexcept nogil
 
@@ -562,15 +554,14 @@ cdef inline void server_not_http2(Reactor *reactor, Connection *connection) noex
     server_linger(reactor, connection)
 
 
-cdef inline void server_not_tls(
-    Reactor *reactor, Connection *connection, const uint8_t *data, size_t size
-) noexcept nogil:
-    """The first bytes begin no handshake of TLS. Whoever speaks HTTP, of either version, is told so in its terms."""
+cdef inline void server_not_tls(Reactor *reactor, Connection *connection) noexcept nogil:
+    """The first bytes begin no handshake of TLS.
+
+    The answer is one of HTTP/1 to whoever it is. gRPC's libraries tell of it, and try again as after any failure; after
+    SETTINGS and GOAWAY, which would be HTTP/2's words, they had a connection, and try again at once, without end.
+    """
     reactor.limits[LIMIT_TLS] += 1
-    if size >= 4 and relay_http1_method(data):
-        output_last(reactor, connection, <const uint8_t *> relay_secure_answer, strlen(relay_secure_answer))
-    else:
-        output_last(reactor, connection, relay_secure_goaway, sizeof(relay_secure_goaway))
+    output_last(reactor, connection, <const uint8_t *> relay_secure_answer, strlen(relay_secure_answer))
     server_linger(reactor, connection)
 
 

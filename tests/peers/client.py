@@ -15,16 +15,21 @@ from . import events
 WAIT = 30.0
 
 
-def channel(port: int, **options: object) -> grpc.Channel:
-    """A connection of its own to a loopback port: grpcio would share one between equal channels."""
-    return grpc.insecure_channel(
-        f"127.0.0.1:{port}",
-        options=[
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.max_receive_message_length", -1),
-            *((f"grpc.{name}", value) for name, value in options.items()),
-        ],
-    )
+def channel(port: int, credentials: grpc.ChannelCredentials | None = None, **options: object) -> grpc.Channel:
+    """A connection of its own to a loopback port: grpcio would share one between equal channels.
+
+    Args:
+        credentials: with them TLS is spoken.
+        options: of grpcio, without "grpc." before their names.
+    """
+    given = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", -1),
+        *((f"grpc.{name}", value) for name, value in options.items()),
+    ]
+    if credentials is None:
+        return grpc.insecure_channel(f"127.0.0.1:{port}", options=given)
+    return grpc.secure_channel(f"127.0.0.1:{port}", credentials, options=given)
 
 
 class Subscriber:

@@ -42,6 +42,7 @@ class Node:
         port: where to listen; 0 lets the system choose.
         options: of the server, on top of KubeArmor's.
         threads: of the server: a stream takes one as long as it lives.
+        credentials: with them TLS is spoken.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Node:
         port: int = 0,
         options: tuple[tuple[str, object], ...] = (),
         threads: int = 8,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.filters: dict[int, list[str]] = {feed: [] for feed in feeds.FEEDS}
         self.checks: list[int] = []
@@ -72,7 +74,11 @@ class Node:
                 name = feeds.METHODS[feed].rpartition("/")[2]
                 handlers[name] = grpc.unary_stream_rpc_method_handler(self._watcher(feed))
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(feeds.SERVICE, handlers)])
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        where = f"127.0.0.1:{port}"
+        if credentials is None:
+            self.port = self._server.add_insecure_port(where)
+        else:
+            self.port = self._server.add_secure_port(where, credentials)
         self._server.start()
 
     def send(self, feed: int, *events: bytes) -> None:

@@ -1,17 +1,21 @@
 """A relay and its peers that trust each other: one CA, and a certificate that is good for all of them."""
 
 import functools
+import socket
 import ssl
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from relay import _fastpath
 
 from .certificates import Authority, Leaf, authority, operator_authority, write_folder
 
 NAME = "relay.test"
+WAIT = 30.0
 NAMES = ("127.0.0.1", "::1", "localhost", NAME)
 
 
@@ -43,6 +47,19 @@ class Trust:
         load(context, leaf or self.leaf)
         return context
 
+    def channel(self) -> grpc.ChannelCredentials:
+        """A subscriber's side, by grpcio and so by BoringSSL."""
+        return grpc.ssl_channel_credentials(self.ca.pem, self.leaf.key_pem, self.leaf.certificate_pem)
+
+    def node(self) -> grpc.ServerCredentials:
+        """A node's side, by the same."""
+        pair = (self.leaf.key_pem, self.leaf.certificate_pem)
+        return grpc.ssl_server_credentials([pair], self.ca.pem, require_client_auth=True)
+
+    def write(self, folder: Path) -> Path:
+        """The files that everybody takes from a folder."""
+        return write_folder(folder, self.ca, server=self.leaf, client=self.leaf)
+
     def _side(self, server: bool, **rules: Any) -> _fastpath.Tls:
         return _fastpath.Tls(
             server=server,
@@ -58,6 +75,23 @@ def load(context: ssl.SSLContext, leaf: Leaf) -> None:
     with tempfile.TemporaryDirectory(prefix="relay-leaf-") as name:
         folder = write_folder(Path(name), Authority(b"", b""), server=leaf)
         context.load_cert_chain(folder / "server.crt", folder / "server.key")
+
+
+def knock(port: int, context: ssl.SSLContext) -> str:
+    """What becomes of a client's handshake: "" when HTTP/2 follows, else the reason that OpenSSL has for it here.
+
+    In TLS 1.3 a client knows only from what follows whether its certificate is good.
+    """
+    try:
+        with (
+            socket.create_connection((NAMES[0], port), WAIT) as sock,
+            context.wrap_socket(sock, server_hostname=NAMES[0]) as secure,
+        ):
+            return "" if secure.recv(9) else "the end"
+    except ssl.SSLError as error:
+        return error.reason or str(error)
+    except ConnectionError as error:
+        return type(error).__name__
 
 
 @functools.cache
