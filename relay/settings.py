@@ -552,6 +552,14 @@ class Settings:
         default_text="any",
         doc="Names of which a subscriber's certificate must carry one, as DNS name or common name.",
     )
+    tls_kernel: str = setting(
+        parse_choice("auto", "off"),
+        flag="tls-kernel",
+        value="MODE",
+        environment="RELAY_TLS_KERNEL",
+        default="auto",
+        doc="auto: the kernel encrypts what is sent, where it can; off: it never does.",
+    )
     config: str = setting(
         parse_word,
         flag="config",

@@ -23,6 +23,7 @@ class Wanted:
     nodes: bool
     client_auth: str
     allow: tuple[str, ...]
+    kernel: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,11 @@ def wanted_tls(settings: Settings) -> Wanted | None:
     if not settings.is_tls_to_subscribers and not settings.is_tls_to_nodes:
         return None
     return Wanted(
-        settings.is_tls_to_subscribers, settings.is_tls_to_nodes, settings.tls_client_auth, settings.tls_allow
+        subscribers=settings.is_tls_to_subscribers,
+        nodes=settings.is_tls_to_nodes,
+        client_auth=settings.tls_client_auth,
+        allow=settings.tls_allow,
+        kernel=settings.tls_kernel == "auto",
     )
 
 
@@ -76,11 +81,13 @@ def make_certificates(wanted: Wanted, material: Material, folder: Path, tls: Fac
     root = material.root if wanted.client_auth != "none" else b""
     if material.server is not None:
         ends["server"] = _end(folder, "server", tls, material.server)
-        who = {"client_auth": wanted.client_auth, "allow": wanted.allow}
+        who = {"client_auth": wanted.client_auth, "allow": wanted.allow, "kernel": wanted.kernel}
         server = _made(folder, "server", tls, server=True, root=root, **material.server._asdict(), **who)
     if material.client is not None:
         ends["client"] = _end(folder, "client", tls, material.client)
-        client = _made(folder, "client", tls, server=False, root=material.root, **material.client._asdict())
+        client = _made(
+            folder, "client", tls, server=False, root=material.root, kernel=wanted.kernel, **material.client._asdict()
+        )
     verifier = client if client is not None else server
     if material.root:
         ends["ca"] = _made(folder, "client", tls, server=False, root=material.root).expires

@@ -76,6 +76,7 @@ def test_defaults_are_shown_with_what_they_come_to() -> None:
         "tls-subscribers": ("auto (off, as tlsEnabled says)", "default"),
         "tls-client-auth": ("require", "default"),
         "tls-allow": ('""', "default"),
+        "tls-kernel": ("auto", "default"),
         "config": ('"" (no file)', "default"),
     }
 

@@ -60,6 +60,10 @@ def test_who_may_come_is_a_setting() -> None:
     assert asked == wanted(allow=("siem", "otel.monitoring.svc"))
 
 
+def test_the_kernel_can_be_kept_out() -> None:
+    assert wanted_tls(settings("-tlsEnabled", "-tls-kernel=off")) == wanted(kernel=False)
+
+
 @pytest.mark.parametrize(
     ("words", "files"),
     [
@@ -85,7 +89,10 @@ def test_what_is_needed_depends_on_the_mode(tmp_path: Path, words: list[str], fi
 
 def test_both_sides_are_made_as_the_settings_want_them() -> None:
     made = make_certificates(
-        wanted(client_auth="request", allow=("siem",)), Material(b"ca.crt", SERVER, CLIENT, Span(1, 2)), FOLDER, Tls
+        wanted(client_auth="request", allow=("siem",), kernel=False),
+        Material(b"ca.crt", SERVER, CLIENT, Span(1, 2)),
+        FOLDER,
+        Tls,
     )
     assert made.server.given == {
         "server": True,
@@ -94,12 +101,14 @@ def test_both_sides_are_made_as_the_settings_want_them() -> None:
         "root": b"ca.crt",
         "client_auth": "request",
         "allow": ("siem",),
+        "kernel": False,
     }
     assert made.client.given == {
         "server": False,
         "certificate": b"client.crt",
         "key": b"client.key",
         "root": b"ca.crt",
+        "kernel": False,
     }
     assert (made.roots, made.fresh) == (1, Span(1, 2))
     assert made.ends == {"ca": 3000, "server": 2000, "client": 1000}
