@@ -87,9 +87,9 @@ class Spread:
 def spread(values: Sequence[float]) -> Spread:
     middle = statistics.median(values)
     if len(values) < 3 or not middle:
-        return Spread(middle, (max(values) - min(values)) / 2 / middle if middle else 0.0, len(values))
+        return Spread(middle, (max(values) - min(values)) / 2 / abs(middle) if middle else 0.0, len(values))
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Spread(middle, (high - low) / 2 / middle, len(values))
+    return Spread(middle, (high - low) / 2 / abs(middle), len(values))
 
 
 def percentile(ordered: Sequence[int], share: float) -> float:

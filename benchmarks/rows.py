@@ -13,16 +13,20 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from benchmarks import measure
-from benchmarks.load import go_peers, sources
+from benchmarks.load import go_peers, sources, storms
 from benchmarks.load.events import EVENT_BYTES, LOGS
+from benchmarks.load.secure import Secured, secured
 from benchmarks.load.sink import SLACK, Sink, Subscriber
 from benchmarks.peers import aio_relay, haproxy, nginx, process, pump, relay
 from benchmarks.peers.relay import counters
 
 JOURNAL_EVENTS = 64 * 2**20 * 3 // 4 // (EVENT_BYTES + 5)  # what the logs' share of the default journal holds
 AHEAD = JOURNAL_EVENTS // 2
+# Limits on clients that a crowd from one address keeps to.
+OPEN = ("--max-connections=2000", "--max-connections-per-address=2000", "--client-bytes=128MiB")
 
 
 @dataclass(frozen=True)
@@ -149,20 +153,22 @@ def flat_once(
     ahead: int = AHEAD,
     discard: bool = False,
     layouts: int = 0,
+    tls: Secured | None = None,
 ) -> Sample:
     """One node as fast as it can, nothing but counting at the other end.
 
     The node keeps within `ahead` events of the slowest subscriber, so that a sink that other work on the machine
     holds up is not taken for loss. TCP does the same to proxies that pass bytes on. 0: as fast as it is read.
     With `discard` the subscribers do not even look at what comes, so that the contender, not they, is what limits the
-    flow; then the relay's counters alone say what was lost.
+    flow; then the relay's counters alone say what was lost. `start` is to speak TLS where `tls` is given.
     """
     warm = min(JOURNAL_EVENTS + 50_000, count) if not plain else count // 5
-    with sources.raw_nodes(plain=plain, layouts=layouts) as source, start(source.ports) as contender:
-        port = contender.ports[0]
-        listeners = [Subscriber(port, plain=plain, discard=discard, authorities=("node0",)) for _ in range(subscribers)]
-        with _sink(listeners) as sink:
-            sink.wait_answered()
+    with sources.raw_nodes(plain=plain, layouts=layouts, tls=tls) as source, start(source.ports) as contender:
+        port, folder = contender.ports[0], tls and tls.folder
+        subscriber = partial(Subscriber, port, plain=plain, discard=discard, authorities=("node0",), tls=folder)
+        with _sink([subscriber() for _ in range(subscribers)]) as sink:
+            if not contender.holds_headers:
+                sink.wait_answered()
             source.wait_streams(1)
             total = warm + count + 1000
             sink.tell = source.got if ahead else None
@@ -312,29 +318,62 @@ def writev_once(subscribers: int, count: int) -> Sample:
         return _watch(sink, contender, count * subscribers // 5, count * subscribers, 0)
 
 
+def flat_out_tls(effort: Effort) -> Row:
+    """mTLS to the node and to the subscriber, one version and one cipher for all (benchmarks.load.secure)."""
+    count = effort.events(600_000)
+    with secured() as tls:
+        flat = partial(flat_once, count=count, discard=True, tls=tls)
+        return interleave(
+            "flat out with mTLS on both sides, 1 subscriber",
+            {
+                "relay": lambda: flat(partial(relay.start, tls=tls)),
+                "nginx": lambda: flat(partial(nginx.start, tls=tls)),
+                "nginx, large buffers": lambda: flat(partial(nginx.start_large, tls=tls)),
+            },
+            effort,
+        )
+
+
+def _further(row: Row, subscribers: int) -> Row:
+    """Add what each further subscriber cost: what many cost above one, per event delivered to those."""
+    if row.has("1", f"{subscribers}"):
+        pairs = zip(row.samples["1"], row.samples[f"{subscribers}"], strict=True)
+        row.samples["further"] = [replace(b, cpu=(b.cpu * subscribers - a.cpu) / (subscribers - 1)) for a, b in pairs]
+    return row
+
+
+def further_subscribers_tls(effort: Effort, subscribers: int = 8) -> Row:
+    """Each has records of its own to be encrypted."""
+    count = effort.events(200_000)
+    with secured() as tls:
+        flat = partial(flat_once, partial(relay.start, tls=tls), count, discard=True, tls=tls)
+        row = interleave(
+            "each further subscriber, flat out with mTLS on both sides",
+            {f"{number}": partial(flat, subscribers=number) for number in (1, subscribers)},
+            effort,
+        )
+    return _further(row, subscribers)
+
+
 def further_subscribers(effort: Effort, subscribers: int = 8) -> Row:
-    """CPU of each further subscriber: what `subscribers` cost above one, per event delivered to those.
+    """CPU of each further subscriber.
 
     What a write costs depends on who is behind: where subscribers are, their sockets are full, and the kernel sends
     most of the bytes on the time of those who make room. So the subscribers here drop their bytes unseen, which is
     cheaper than any write.
     """
     count = effort.events(300_000)
-    many = subscribers
     row = interleave(
         "each further subscriber, flat out",
         {
             "1": lambda: flat_once(relay.start, count, discard=True),
             "4": lambda: flat_once(relay.start, count, subscribers=4, discard=True),
-            f"{many}": lambda: flat_once(relay.start, count, subscribers=many, discard=True),
-            "writev": lambda: writev_once(many, count),
+            f"{subscribers}": lambda: flat_once(relay.start, count, subscribers=subscribers, discard=True),
+            "writev": lambda: writev_once(subscribers, count),
         },
         effort,
     )
-    if row.has("1", f"{many}"):
-        pairs = zip(row.samples["1"], row.samples[f"{many}"], strict=True)
-        row.samples["further"] = [replace(b, cpu=(b.cpu * many - a.cpu) / (many - 1)) for a, b in pairs]
-    return row
+    return _further(row, subscribers)
 
 
 def many_subscribers_once(subscribers: int, rate: float, count: int, start: Start = relay.start) -> Sample:
@@ -378,6 +417,44 @@ def printing(effort: Effort, rate: float = 50_000.0) -> Row:
     )
     pairs = zip(row.samples["relay"], row.samples["relay, silent"], strict=True)
     row.samples["stdout"] = [replace(a, cpu=a.cpu - b.cpu) for a, b in pairs]
+    return row
+
+
+def storm_once(tls: Secured, rate: float, count: int, handshakes: int) -> Sample:
+    """A subscriber's latency at an even rate, while others shake hands, all of them at once."""
+    with (
+        sources.raw_nodes(tls=tls) as source,
+        relay.start(source.ports, *OPEN, tls=tls) as contender,
+        _sink([Subscriber(contender.ports[0], latency=True, tls=tls.folder)]) as sink,
+        storms.storm(contender.ports[0], handshakes, tls) as storm,
+    ):
+        sink.wait_answered()
+        source.wait_streams(1)
+        warm = count // 10
+        source.pace(rate, warm + count)
+        sink.until(warm, 120, 3.0)
+        for subscriber in sink.subscribers:
+            subscriber.latencies.clear()
+        storm.let_go()
+        sample = _watch(sink, contender, warm, count, warm + count)
+        storm.wait_shaken(handshakes)
+        return sample
+
+
+def storm(effort: Effort, rate: float = 2_000.0, handshakes: int = 1_000) -> Row:
+    """What a storm of handshakes adds to an established subscriber's latency."""
+    count = int(max(1.0, effort.seconds) * rate)
+    with secured() as tls:
+        row = interleave(
+            f"{rate / 1000:g}k events/s with mTLS, beside {handshakes} handshakes at once",
+            {
+                "quiet": lambda: storm_once(tls, rate, count, 0),
+                "storm": lambda: storm_once(tls, rate, count, handshakes),
+            },
+            effort,
+        )
+    pairs = zip(row.samples["storm"], row.samples["quiet"], strict=True)
+    row.samples["added"] = [replace(a, p50=a.p50 - b.p50, p99=a.p99 - b.p99) for a, b in pairs]
     return row
 
 
@@ -426,6 +503,9 @@ ROWS: dict[str, Callable[[Effort], Row]] = {
     "1k": lambda effort: paced(effort, 1_000.0),
     "nodes": many_nodes,
     "further": further_subscribers,
+    "tls": flat_out_tls,
+    "tls-further": further_subscribers_tls,
+    "storm": storm,
     "subscribers": many_subscribers,
     "stdout": printing,
     "aio": grpc_aio,

@@ -100,6 +100,18 @@ TARGETS: dict[str, list[Target]] = {
         Target("further/cpu", "CPU a delivered event", "us", ("further",), lambda row: row.cpu("further"), 0.2),
         _ratio("further/writev", "CPU against a bare writev", "further", "writev", 1.5, 1.2),
     ],
+    "tls": [
+        _ratio("tls/nginx", "CPU against nginx, both with mTLS", "relay", "nginx", 1.0, None),
+        _ratio("tls/nginx-large", "CPU against nginx, 1 MiB", "relay", "nginx, large buffers", None, 1.0),
+        _lost("tls/lost", "events lost", "relay"),
+    ],
+    "tls-further": [
+        _ratio("tls-further/first", "CPU against that of the first", "further", "1", 0.7, None),
+    ],
+    "storm": [
+        Target("storm/p99", "p99 added by the storm", "ms", ("added",), lambda row: row.latency("added", "p99"), 5.0),
+        _lost("storm/lost", "events lost", "storm"),
+    ],
     "subscribers": [
         _lost("subscribers/8", "events lost by 8 subscribers", "8"),
         _lost("subscribers/32", "events lost by 32 subscribers", "32", None, 0),

@@ -16,7 +16,7 @@ Events go on the feeds that --feeds names (logs alone, if none), whatever a subs
 
 What is sent flat out is made beforehand: the cost of an event is a memory copy in the kernel, so
 that the source is never what a flat-out row measures. With --plain nothing but those bytes is
-exchanged: no HTTP/2, for the bare pump.
+exchanged: no HTTP/2, for the bare pump. With --tls FOLDER a node speaks mTLS with the files of that folder.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import random
 import select
 import socket
 import time
+from pathlib import Path
 
 from benchmarks.load import events, http2
 
@@ -145,8 +146,9 @@ class Connection:
 class Source:
     """All nodes of this process."""
 
-    def __init__(self, nodes: int, plain: bool, made: dict[str, list[bytes]]) -> None:
+    def __init__(self, nodes: int, plain: bool, made: dict[str, list[bytes]], tls: Path | None = None) -> None:
         self.plain = plain
+        self.tls = tls
         self.made = made
         self.frame = len(next(iter(made.values()))[0]) + 5
         self.poll = select.epoll()
@@ -170,6 +172,10 @@ class Source:
         for fd, _ in self.poll.poll(timeout):
             if fd in self.listeners:
                 sock, _peer = self.listeners[fd].accept()
+                if self.tls:
+                    from benchmarks.load import secure  # not needed, and not imported, without TLS
+
+                    sock = secure.wrap(sock, self.tls, server=True)
                 self.connections[sock.fileno()] = Connection(sock, self.plain, self.made)
                 self.poll.register(sock, select.EPOLLIN)
             elif fd in self.connections:
@@ -290,9 +296,10 @@ def main() -> None:
     parser.add_argument("--event-bytes", type=int, default=events.EVENT_BYTES)
     parser.add_argument("--layouts", type=int, default=VARIETY, help="different events, sent in turn")
     parser.add_argument("--plain", action="store_true", help="events' bytes alone, without HTTP/2")
+    parser.add_argument("--tls", type=Path, help="folder of ca.crt, server.crt and server.key")
     options = parser.parse_args()
     made = {events.PATHS[feed]: events.varied(feed, options.event_bytes, options.layouts) for feed in options.feeds}
-    source = Source(options.nodes, options.plain, made)
+    source = Source(options.nodes, options.plain, made, options.tls)
     print(*source.ports, flush=True)
     while True:
         while not source.commands:

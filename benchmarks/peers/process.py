@@ -33,6 +33,7 @@ class Contender:
         pids: the processes whose run time counts.
         log: what it printed.
         packs: whether it fills DATA frames with events, or passes on the node's, of one event each.
+        holds_headers: whether a subscriber gets its response headers only with the first event.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Contender:
     process: subprocess.Popen[str]
     log: Path
     packs: bool = True
+    holds_headers: bool = False
 
     @property
     def pids(self) -> list[int]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.secure import Secured
 from benchmarks.peers import process
 
 ALONE = {"RELAY_KUBERNETES": "off"}  # a developer's cluster is none of its business
@@ -47,13 +48,19 @@ def start_printing(nodes: list[int]) -> Iterator[process.Contender]:
 
 
 @contextlib.contextmanager
-def start(nodes: list[int], *flags: str, stdout: int | None = None) -> Iterator[process.Contender]:
+def start(
+    nodes: list[int], *flags: str, stdout: int | None = None, tls: Secured | None = None
+) -> Iterator[process.Contender]:
     port = process.free_ports()[0]
     listed = ",".join(f"127.0.0.1:{node}" for node in nodes)
     argv = [command(), f"--nodes={listed}", f"--gRPCPort={port}", "--bind=127.0.0.1", *flags]
+    environment = ALONE
+    if tls:
+        argv += ["--tlsEnabled", f"--tlsCertPath={tls.folder}"]
+        environment = ALONE | tls.environment
     with (
         process.folder() as folder,
-        process.program(argv, cpus=process.contender_cpus(), folder=folder, environment=ALONE, stdout=stdout) as (
+        process.program(argv, cpus=process.contender_cpus(), folder=folder, environment=environment, stdout=stdout) as (
             child,
             log,
         ),
