@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay import _fastpath, feeds, kube_config, log
+from relay.certificates import Material
 from relay.claims import Claims, own_address
 from relay.engine import Engine, RefusalReport, Stopped, SubscriberEvent, SubscriberReport
 from relay.failures import FailureLog
@@ -25,7 +26,7 @@ from relay.services import PATHS, Services
 from relay.settings import Address, Settings, SettingsError
 from relay.sink_settings import SinkSettings, credentials, environment_warnings
 from relay.sources import Loaded, Sources
-from relay.tls import make_certificates, make_provider, wanted_tls
+from relay.tls import Certificates, make_certificates, make_provider, wanted_tls
 
 if TYPE_CHECKING:
     from relay.cluster import Cluster
@@ -179,11 +180,16 @@ def load_certificates(settings: Settings, native: _fastpath.Engine) -> Rotation 
     if wanted is None:
         return None
     provider = make_provider(settings, os.environ)
-    rotation = Rotation(
-        provider,
-        lambda material: make_certificates(wanted, material, provider.folder, _fastpath.Tls),
-        lambda made: native.set_tls(server=made.server, client=made.client),
-    )
+
+    def make(material: Material) -> Certificates:
+        return make_certificates(wanted, material, provider.folder, _fastpath.Tls)
+
+    def use(made: Certificates) -> None:
+        native.set_tls(server=made.server, client=made.client)
+        # The reactor answers behind that: once the log tells of it no connection begins with what was there before.
+        native.counters()
+
+    rotation = Rotation(provider, make, use)
     rotation.load()
     return rotation
 

@@ -106,6 +106,21 @@ def test_the_image_alone_can_be_changed(empty: Cluster) -> None:
     assert after["spec"] == before["spec"]
 
 
+def test_the_patch_for_tls_mounts_certificates_and_takes_grpc_from_the_probes(empty: Cluster) -> None:
+    ours = OBJECTS["Deployment"]
+    empty.call("POST", f"{APPS}?{STRICT}", ours)
+    (patch,) = documents("tls.patch.yaml")
+    # What `kubectl patch` sends.
+    spec = empty.call("PATCH", f"{path(ours)}?{DRY}", patch, STRATEGIC)["spec"]["template"]["spec"]
+    (container,), (volume,) = spec["containers"], spec["volumes"]
+    assert container["volumeMounts"][0]["name"] == volume["name"]
+    assert container["args"][0] == "-tlsEnabled=true"
+    assert container["image"] == ours["spec"]["template"]["spec"]["containers"][0]["image"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["tcpSocket"] == {"port": 32767}
+        assert "grpc" not in container[probe]
+
+
 def test_the_example_of_a_patch_adds_to_the_container(empty: Cluster) -> None:
     ours = OBJECTS["Deployment"]
     before = empty.call("POST", f"{APPS}?{STRICT}", ours)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from relay import __version__, app
+from relay.certificates import ACCEPTED
 from relay.services import HEALTH_NAMES
 from relay.settings import DEFAULT_PORT, Settings, flag_layers, load
 from relay.sink_settings import SWITCHES
@@ -164,6 +165,55 @@ def test_the_example_of_a_patch_fits_the_deployment_and_the_settings(objects: di
     # Variables are texts: `value: false` would be refused.
     assert {type(variable["value"]) for variable in container["env"]} == {str}
     assert {variable["name"] for variable in container["env"]} <= {switch.name for switch in SWITCHES}
+
+
+def merged(base: Any, patch: Any) -> Any:
+    """What a strategic merge makes of both, as far as the patches here need it: lists of what has names by name."""
+    if isinstance(base, dict) and isinstance(patch, dict):
+        both = {key: merged(base.get(key), value) for key, value in patch.items()}
+        return {key: value for key, value in (base | both).items() if value is not None}
+    if isinstance(base, list) and isinstance(patch, list) and patch and isinstance(patch[0], dict):
+        by_name = {each["name"]: each for each in base}
+        return list((by_name | {each["name"]: merged(by_name.get(each["name"]), each) for each in patch}).values())
+    return patch
+
+
+def test_the_patch_for_tls_gives_the_relay_the_operators_certificates(objects: dict[str, Object]) -> None:
+    (patch,) = documents("tls.patch.yaml")
+    pod = merged(objects["Deployment"], patch)["spec"]["template"]["spec"]
+    (container,), (volume,) = pod["containers"], pod["volumes"]
+    settings = load(Settings, flag_layers(container["args"], Settings))
+    settings.check()
+    assert (settings.is_tls_to_subscribers, settings.is_tls_to_nodes) == (True, True)
+    (mount,) = container["volumeMounts"]
+    assert (mount["name"], mount["mountPath"]) == (volume["name"], settings.tls_cert_path)
+    files = {
+        item["path"]: (source["secret"]["name"], item["key"])
+        for source in volume["projected"]["sources"]
+        for item in source["secret"]["items"]
+    }
+    assert files == {
+        "ca.crt": ("kubearmor-relay-server-certs", "ca.crt"),
+        "server.crt": ("kubearmor-relay-server-certs", "tls.crt"),
+        "server.key": ("kubearmor-relay-server-certs", "tls.key"),
+        "client.crt": ("kubearmor-client-certs", "tls.crt"),
+        "client.key": ("kubearmor-client-certs", "tls.key"),
+    }
+    assert set(files) == set(ACCEPTED)
+    # The pod's user is not root, and the files are.
+    assert volume["projected"]["defaultMode"] == 0o644
+    assert container["resources"]["limits"]["memory"] == "128Mi"
+
+
+def test_with_tls_no_probe_speaks_grpc(objects: dict[str, Object]) -> None:
+    """The kubelet's gRPC probes have no TLS: with them the pod would be killed again and again."""
+    (patch,) = documents("tls.patch.yaml")
+    (container,) = merged(objects["Deployment"], patch)["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        asked = container[probe]
+        assert asked["tcpSocket"] == {"port": DEFAULT_PORT}
+        assert "grpc" not in asked
+        assert asked["periodSeconds"] >= 1
 
 
 # --- the image ------------------------------------------------------------------------------

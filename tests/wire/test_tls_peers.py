@@ -1,5 +1,6 @@
 """The peers written in Go against each other over TLS, and Go's verdict on the certificates that tests use."""
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from peers.certificates import (
 )
 from peers.go_judge import Judge
 from peers.go_peers import GoClient, GoNode, tls_flags
+
+from relay.issue import issue
 
 HOST = "127.0.0.1"
 KINDS = {"well-formed": authority, "operator": operator_authority}
@@ -68,6 +71,19 @@ def test_go_refuses_the_wrong_side_and_the_wrong_name(judge: Judge, ca: Authorit
     assert verdicts(judge, ca, client_only(ca, (HOST,))) == {"server": False, "client": True}
     assert verdicts(judge, ca, ca.issue("127.0.0.2")) == {"server": False, "client": True}
     assert verdicts(judge, ca, ca.issue("localhost")) == {"server": False, "client": True}
+
+
+def test_go_accepts_what_the_relay_makes(judge: Judge, ca: Authority, tmp_path: Path) -> None:
+    """With -tlsCertProvider=self, from either kind of CA."""
+    write_folder(tmp_path, ca)
+    (tmp_path / "ca.key").write_bytes(ca.key_pem)
+    made = issue(tmp_path, ["server", "client"], [HOST, "kubearmor.kubearmor.svc"], dt.datetime.now(dt.UTC))
+    for purpose, name in (("server", HOST), ("server", "kubearmor.kubearmor.svc"), ("client", "")):
+        certificate, key = (made[purpose][part].encode() for part in ("certificate", "key"))
+        asked = {"root": ca.pem, "certificate": certificate, "key": key}
+        assert judge.ask(**asked, purpose=purpose, name=name).accepted
+        other = "client" if purpose == "server" else "server"
+        assert not judge.ask(**asked, purpose=other, name=name or HOST).accepted
 
 
 def test_go_says_why(judge: Judge) -> None:
