@@ -12,7 +12,11 @@ class Reader(Protocol):
     """A place in one feed's journal: `relay._fastpath.Cursor`, or a double in tests."""
 
     def read_json(self, max_bytes: int, *, max_events: int, index: str | None = None) -> tuple[bytes, int, int] | None:
-        """The next events: their lines, the sequence number of the first, how many; None when there are none."""
+        """The next events: their lines, the sequence number of the first, how many; None when there are none.
+
+        Raises:
+            MemoryError: there is none for the next event, which stays the next.
+        """
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when events follow a read that gave None."""

@@ -299,8 +299,15 @@ class Pipeline:
         pieces: list[bytes] = []
         size = events = 0
         complete_at = 0.0
+        backoff = runner.make_backoff()
         while size < limits.bytes and events < limits.events:
-            piece = self._read(reader, limits.bytes - size, limits.events - events)
+            try:
+                piece = self._read(reader, limits.bytes - size, limits.events - events)
+            except MemoryError:
+                if pieces:
+                    break  # what there is leaves first, and makes room
+                await runner.failed(Unavailable("no memory for the next event"), backoff)
+                continue
             if piece is not None:
                 if not pieces:
                     complete_at = clock() + limits.seconds

@@ -37,6 +37,7 @@ class FakeReader:
         self.sequence = 0
         self._lost = 0
         self.closed = False
+        self.starved = 0  # how many times there is no memory, from now on
 
     def wake(self) -> None:
         if not self.closed:
@@ -55,6 +56,9 @@ class FakeReader:
 
     def read_json(self, max_bytes: int, *, max_events: int, index: str | None = None) -> tuple[bytes, int, int] | None:
         assert max_events > 0
+        if self.starved:
+            self.starved -= 1
+            raise MemoryError
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         self._lost += max(0, self._journal.oldest - self.sequence)

@@ -303,6 +303,33 @@ def test_what_was_overwritten_is_lost_and_counted(caplog: pytest.LogCaptureFixtu
     assert caplog.messages == [LOSING]
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["before a batch", "in the middle of a batch"])
+def test_without_memory_for_an_event_it_is_read_later(begun: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The relay goes on, and no event is passed over."""
+
+    async def run() -> None:
+        sink = Memory()
+        started = Started(sink, PATIENT)
+        (reader,) = started.journal.readers
+        if begun:
+            started.journal.append(*numbered(2))
+            while started.counters()["read"] < 2:  # noqa: ASYNC110 - a counter has no event
+                await asyncio.sleep(0)
+        reader.starved = 3
+        started.journal.append(*numbered(5, 2 if begun else 0))
+        async with asyncio.timeout(WAIT):
+            while reader.starved:  # noqa: ASYNC110 - nor has this
+                await asyncio.sleep(0.001)
+        assert await started.runner.stop(WAIT) == 0
+        assert sink.lines == numbered(7 if begun else 5)
+        assert [batch.events for batch in sink.offered][:1] == [2 if begun else 5]
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(run())
+    (told,) = (record for record in caplog.records if record.message.startswith("sink cannot take events"))
+    assert vars(told)["relay_fields"]["reason"] == "no memory for the next event"
+
+
 def test_a_sink_that_does_not_open_is_asked_again_and_reads_nothing_meanwhile() -> None:
     async def run() -> None:
         sink = Memory()
