@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -394,7 +395,8 @@ async def shutdown(relay: Relay, reason: str, code: int) -> int:
     if relay.sinks is not None:
         # The reactor answers for its counters behind the shutdown, when it has let go of all nodes: what sinks find
         # in the journal from there on is all there will be.
-        relay.engine.counters()
+        with contextlib.suppress(MemoryError):
+            relay.engine.counters()
         ends.append(asyncio.ensure_future(relay.sinks.stop(SHUTDOWN_SECONDS)))
     if relay.cluster is not None:
         ends.append(relay.cluster.stop())
@@ -420,7 +422,10 @@ async def shutdown(relay: Relay, reason: str, code: int) -> int:
 
 def log_counters(relay: Relay) -> None:
     """Log all counters as one JSON line, whatever the log level."""
-    log.counters(snapshot(relay))
+    try:
+        log.counters(snapshot(relay))
+    except MemoryError as error:
+        logger.error("counters cannot be had", extra=log.fields(error=str(error)))
 
 
 def snapshot(relay: Relay) -> dict[str, Any]:

@@ -189,10 +189,7 @@ class NodeTable:
                 logger.info("node lacks a feed", extra=log.fields(node=node.name, feed=name))
             return
         stream.backoff.was_healthy(self._clock.time() - stream.since)
-        delay = stream.backoff.delay()
-        stream.timer = self._clock.call_later(delay, self._open_stream, node, report.feed)
-        reason = report.text or f"status {report.code}"
-        self._log_failure(node, "feed of a node ended", f"{name}: {reason}", delay)
+        self._open_later(node, report.feed, report.text or f"status {report.code}")
 
     def _resolve(self, node: _Node) -> None:
         node.state = State.RESOLVING
@@ -220,7 +217,11 @@ class NodeTable:
         # Under TLS a node that was given by its name is checked for that: whoever answers for it at any address. An
         # address is checked for itself, also where it is another of the same pod.
         host = node.where.host
-        self._engine.connect_node(node.number, node.address, node.where.port, "" if is_ip(host) else host.rstrip("."))
+        name = "" if is_ip(host) else host.rstrip(".")
+        try:
+            self._engine.connect_node(node.number, node.address, node.where.port, name)
+        except MemoryError as error:
+            self._wait(node, "node cannot be reached", str(error))
 
     def _connected(self, node: _Node) -> None:
         if node.state is State.STREAMING:
@@ -258,7 +259,17 @@ class NodeTable:
         stream = node.feeds[feed]
         stream.timer = None
         stream.since = self._clock.time()
-        self._engine.open_stream(node.number, feed)
+        try:
+            self._engine.open_stream(node.number, feed)
+        except MemoryError as error:
+            self._open_later(node, feed, str(error))
+
+    def _open_later(self, node: _Node, feed: int, reason: str) -> None:
+        """A feed has ended, or could not be opened."""
+        stream = node.feeds[feed]
+        delay = stream.backoff.delay()
+        stream.timer = self._clock.call_later(delay, self._open_stream, node, feed)
+        self._log_failure(node, "feed of a node ended", f"{feeds.NAMES[feed]}: {reason}", delay)
 
     # --- helpers ----------------------------------------------------------------------
 

@@ -141,13 +141,20 @@ class Services:
     # --- answers ----------------------------------------------------------------------
 
     def _answer(self, call: int, message: bytes) -> None:
-        if not self._engine.answer(call, message):
+        if not self._tell(call, message):
             # Over, or its client does not read what it asked for: end it, if it is still there.
             self._end(call, None, RESOURCE_EXHAUSTED, "too many answers are waiting to be read")
 
     def _end(self, call: int, message: bytes | None, status: int, text: str) -> None:
         self._forget(call)
-        self._engine.answer(call, message, status, text)
+        self._tell(call, message, status, text)
+
+    def _tell(self, call: int, message: bytes | None, status: int | None = None, text: str = "") -> bool:
+        """Whether the engine took the answer; one that there is no memory for its client waits for in vain."""
+        try:
+            return self._engine.answer(call, message, status, text)
+        except MemoryError:
+            return False
 
     def _forget(self, call: int) -> None:
         self._open.pop(call, None)

@@ -94,6 +94,22 @@ def test_a_subscribers_life_is_logged_with_its_totals(
     assert vars(line)["relay_fields"] == told
 
 
+def test_counters_without_memory_for_them_end_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starve(relay: app.Relay) -> None:
+        def counters() -> dict[str, Any]:
+            raise MemoryError("no memory for a snapshot of the counters")
+
+        monkeypatch.setattr(relay.engine, "counters", counters)
+        app.log_counters(relay)
+        relay.ending.set_result(("test", app.EXIT_OK))
+
+    assert served(starve) == app.EXIT_OK
+    (asked, _) = (record for record in caplog.records if record.message == "counters cannot be had")
+    assert vars(asked)["relay_fields"] == {"error": "no memory for a snapshot of the counters"}
+
+
 def test_an_engine_that_does_not_end_does_not_hold_up_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process leaves without it, after its deadline."""
     left: list[int] = []

@@ -32,6 +32,7 @@ class EngineCalls:
         self.calls: list[tuple[Any, ...]] = []
         self.known: set[int] = set()
         self.names: list[str] = []  # that certificates are checked for
+        self.starved = False
 
     def add_node(self, node: int, feeds: int = 7) -> None:
         assert node not in self.known
@@ -40,12 +41,18 @@ class EngineCalls:
 
     def connect_node(self, node: int, address: str, port: int, name: str = "") -> None:
         assert node in self.known
+        self.take_memory()
         self.names.append(name)
         self.calls.append(("connect", node, address, port))
 
     def open_stream(self, node: int, feed: int) -> None:
         assert node in self.known
+        self.take_memory()
         self.calls.append(("open", node, feed))
+
+    def take_memory(self) -> None:
+        if self.starved:
+            raise MemoryError("no memory for a command")
 
     def remove_node(self, node: int) -> None:
         self.known.remove(node)
@@ -140,6 +147,31 @@ def test_a_name_that_does_not_resolve_is_asked_for_again_with_backoff(world: Wor
         assert (world.state(), world.clock.pending()) == ("waiting", [delay])
         world.clock.advance(delay)
         assert world.state() == "resolving"
+
+
+def test_without_memory_a_node_is_connected_later(world: World) -> None:
+    node = world.table.add(WHERE)
+    world.engine.take()
+    world.engine.starved = True
+    world.names.answer("10.0.0.1", "10.0.0.2")
+    assert (world.state(), world.clock.pending()) == ("waiting", [0.5])
+    assert world.table.describe(node)["last_error"] == "no memory for a command"
+    world.engine.starved = False
+    world.clock.advance(0.5)
+    world.names.answer("10.0.0.1")
+    assert world.engine.take() == [("connect", node, "10.0.0.1", 32767)]
+
+
+def test_without_memory_a_feed_is_opened_later(world: World) -> None:
+    node = world.streaming_node()
+    world.end_stream(node, LOGS)
+    world.engine.starved = True
+    world.clock.advance(0.5)
+    assert (world.state(), world.clock.pending()) == ("streaming", [1.0])
+    assert world.table.describe(node)["last_error"] == "logs: no memory for a command"
+    world.engine.starved = False
+    world.clock.advance(1.0)
+    assert world.engine.take() == [("open", node, LOGS)]
 
 
 def test_a_name_is_resolved_again_at_each_try(world: World) -> None:

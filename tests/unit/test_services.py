@@ -25,8 +25,11 @@ class Answers:
 
     sent: list[tuple[int, bytes | None, int | None, str]] = field(default_factory=list)
     full: bool = False
+    starved: bool = False
 
     def answer(self, call: int, message: bytes | None, status: int | None = None, text: str = "") -> bool:
+        if self.starved:
+            raise MemoryError("no memory for a command")
         if self.full and status is None:
             return False
         self.sent.append((call, message, status, text))
@@ -144,6 +147,17 @@ def test_a_watch_that_does_not_read_is_ended() -> None:
     client.services.set_serving(False)
     client.services.set_serving(True)
     assert client.answers.take() == [(CALL, None, RESOURCE_EXHAUSTED, "too many answers are waiting to be read")]
+
+
+def test_without_memory_for_an_answer_the_next_call_is_answered() -> None:
+    client = Client()
+    client.answers.starved = True
+    client.send(HEALTH_CHECK, request(), call=1)
+    client.send(HEALTH_WATCH, request(), call=2)
+    client.answers.starved = False
+    client.send(HEALTH_CHECK, request(), call=3)
+    ((call, _, status, _),) = client.answers.take()
+    assert (call, status) == (3, OK)
 
 
 def test_at_the_end_watches_are_told_and_every_call_is_ended() -> None:
