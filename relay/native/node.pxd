@@ -477,6 +477,9 @@ cdef inline void node_checked(Reactor *reactor, Node *node, uint32_t error) noex
         snprintf(text, sizeof(text), "HealthCheck was answered with HTTP status %d", node.check_http)
         node_fail(reactor, node, STATUS_HTTP, text)
         return
+    if status < 0:
+        node_fail(reactor, node, STATUS_NO_TRAILERS, "HealthCheck ended without a gRPC status")
+        return
     if status != GRPC_OK:
         snprintf(text, sizeof(text), "HealthCheck ended with gRPC status %d: %.150s", status, node.check_text)
         node_state(reactor, node, NODE_IDLE, status, text)
@@ -485,8 +488,8 @@ cdef inline void node_checked(Reactor *reactor, Node *node, uint32_t error) noex
     if (node.check_used < PREFIX or node.check_reply[0] != 0
             or grpc_reply_decode(node.check_reply + PREFIX, node.check_used - PREFIX, &value) != STATUS_OK
             or value != node.nonce):
-        snprintf(text, sizeof(text), "HealthCheck was answered with %d instead of the nonce %d", value, node.nonce)
-        node_fail(reactor, node, STATUS_NONCE, text)
+        # Without the numbers: they differ from try to try, and each reason is logged once a minute.
+        node_fail(reactor, node, STATUS_NONCE, status_text(STATUS_NONCE))
         return
     node.connects += 1
     node_state(reactor, node, NODE_STREAMING, GRPC_OK, "")

@@ -190,9 +190,27 @@ def test_a_node_that_leaves_the_check_unanswered(engine: Start) -> None:
 def test_a_node_that_answers_with_another_nonce(engine: Start) -> None:
     relay = engine()
     with node.Node(nonce_offset=1) as peer:
-        failed = relay.wait_failure(relay.add(peer))
+        number = relay.add(peer)
+        failed = relay.wait_failure(number)
         assert "nonce" in failed.text, failed
+        relay.reach(number, peer.port)
+        relay.wait_report(_fastpath.REPORT_NODE, 2, node=number, state=_fastpath.NODE_IDLE)
+        # The same failure has the same text, or else the log would tell of each try.
+        assert relay.wait_failure(number).text == failed.text
         assert all(not asked for asked in peer.filters.values()) or not any(peer.open.values())
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>"], ids=["nothing", "a page"])
+def test_a_server_that_answers_the_check_without_a_status_is_no_node(engine: Start, body: bytes) -> None:
+    relay = engine()
+    with h2_node.Node() as peer:
+        number = relay.add(peer)
+        wire = peer.accept(checks=False)
+        wire.wait(lambda wire: wire.streams and wire.streams[1].ended, "HealthCheck")
+        wire.headers(1, [(":status", "200"), ("content-type", "text/html")])
+        wire.data(1, body, end=True)
+        failed = relay.wait_failure(number)
+        assert (failed.code, failed.text) == (13, "HealthCheck ended without a gRPC status")
 
 
 def test_a_node_that_refuses_the_check(engine: Start) -> None:
