@@ -19,6 +19,7 @@ from relay.render import as_json, as_line
 from relay.settings import (
     DEFAULT_PORT,
     Address,
+    file_setting,
     parse_address,
     parse_choice,
     parse_integer,
@@ -77,25 +78,9 @@ class ObserveSettings:
         default_text="0, no limit",
         doc="End after this many events.",
     )
-    tls_ca: str = setting(
-        parse_word,
-        flag="tls-ca",
-        value="FILE",
-        default="",
-        default_text="",
-        doc="CA that signed the server's certificate, PEM; with it TLS is spoken.",
-    )
-    tls_cert: str = setting(
-        parse_word,
-        flag="tls-cert",
-        value="FILE",
-        default="",
-        default_text="",
-        doc="Certificate to show the server, PEM.",
-    )
-    tls_key: str = setting(
-        parse_word, flag="tls-key", value="FILE", default="", default_text="", doc="Key of -tls-cert, PEM."
-    )
+    tls_ca: str = file_setting("tls-ca", "CA that signed the server's certificate, PEM; with it TLS is spoken.")
+    tls_cert: str = file_setting("tls-cert", "Certificate to show the server, PEM.")
+    tls_key: str = file_setting("tls-key", "Key of -tls-cert, PEM.")
 
 
 class Ended(Exception):

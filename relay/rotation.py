@@ -37,6 +37,9 @@ WARN_DAYS = 14.0
 # later, or a process that found no memory.
 FIRST_RETRY, LAST_RETRY = 10.0, 600.0
 
+# What Python raises where the process may have no further thread, or no memory for one.
+_NO_THREAD = (RuntimeError, MemoryError)
+
 Detached = Callable[[Callable[[], Any], str], Awaitable[Any]]
 
 
@@ -124,7 +127,11 @@ class Rotation:
         while True:
             self._tell_expiry()
             asked = await self._pause()
-            seen = await self._waiting(self._provider.look)
+            try:
+                seen = await self._waiting(self._provider.look)
+            except _NO_THREAD as error:
+                self._tell_failure("certificates cannot be looked at", str(error))
+                continue
             stays, self._seen = seen == self._seen, seen
             if asked or self._is_due(seen, stays=stays):
                 await self._try(seen)
@@ -142,7 +149,7 @@ class Rotation:
     async def _try(self, seen: Seen) -> None:
         try:
             made = await self._waiting(lambda: self._make(self._provider.obtain()))
-        except SettingsError as error:
+        except (SettingsError, *_NO_THREAD) as error:
             self._refuse(str(error))
         else:
             self._accept(made)

@@ -251,6 +251,11 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+def file_setting(flag: str, doc: str) -> Any:
+    """A dataclass field for the path of a file; empty without one."""
+    return setting(parse_word, flag=flag, value="FILE", default="", default_text="", doc=doc)
+
+
 def default_journal_bytes(max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> int:
     """A quarter of the memory limit, never under the floor that the journal needs to work."""
     return derive_journal_bytes(max_event_bytes)[0]

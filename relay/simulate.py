@@ -26,11 +26,11 @@ from relay.settings import (
     DEFAULT_PORT,
     MIB,
     SettingsError,
+    file_setting,
     parse_bind,
     parse_integer,
     parse_number,
     parse_port,
-    parse_word,
     setting,
 )
 from relay.tls_flags import load_flag_files
@@ -64,14 +64,7 @@ class SimulateSettings:
         default_text="100",
         doc="Events a second of each node; 0 is as fast as subscribers take them.",
     )
-    events: str = setting(
-        parse_word,
-        flag="events",
-        value="FILE",
-        default="",
-        default_text="",
-        doc="Events to send, one JSON object a line, instead of made-up ones.",
-    )
+    events: str = file_setting("events", "Events to send, one JSON object a line, instead of made-up ones.")
     seed: int = setting(
         parse_integer(0, 2**63 - 1), flag="seed", value="NUMBER", default=0, doc="Another seed, other events."
     )
@@ -92,25 +85,9 @@ class SimulateSettings:
     bind: str = setting(
         parse_bind, flag="bind", value="ADDRESS", default="127.0.0.1", doc="Address to listen on; empty for all."
     )
-    tls_ca: str = setting(
-        parse_word,
-        flag="tls-ca",
-        value="FILE",
-        default="",
-        default_text="",
-        doc="CA that signed the certificates of subscribers, PEM; with it each needs one.",
-    )
-    tls_cert: str = setting(
-        parse_word,
-        flag="tls-cert",
-        value="FILE",
-        default="",
-        default_text="",
-        doc="Certificate of the nodes, PEM; with it TLS is spoken.",
-    )
-    tls_key: str = setting(
-        parse_word, flag="tls-key", value="FILE", default="", default_text="", doc="Key of -tls-cert, PEM."
-    )
+    tls_ca: str = file_setting("tls-ca", "CA that signed the certificates of subscribers, PEM; with it each needs one.")
+    tls_cert: str = file_setting("tls-cert", "Certificate of the nodes, PEM; with it TLS is spoken.")
+    tls_key: str = file_setting("tls-key", "Key of -tls-cert, PEM.")
 
 
 Batch = dict[int, bytes]

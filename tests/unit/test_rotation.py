@@ -313,6 +313,39 @@ def test_a_disk_that_hangs_is_told_of_and_holds_nothing_up(caplog: pytest.LogCap
     assert [fields["error"] for _, fields in lines(caplog, HANGS)] == ["/tls does not answer"] * 3
 
 
+def test_a_look_without_a_thread_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def refuse(_work: Callable[[], Any], _name: str) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    async def work(world: World) -> None:
+        detached, world.rotation._detached = world.rotation._detached, refuse
+        world.files.put("second")
+        await asyncio.sleep(60)
+        world.rotation._detached = detached
+        await asyncio.sleep(10)
+
+    assert rotating(work).used == ["first", "second"]
+    told = lines(caplog, HANGS, TAKEN)
+    assert [what for what, _ in told] == [HANGS, TAKEN]
+    assert told[0][1]["error"] == "can't start new thread"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError("no memory")])
+def test_certificates_that_cannot_be_read_for_want_of_memory_are_tried_again(error: Exception) -> None:
+    async def work(world: World) -> None:
+        obtain, world.files.obtain = world.files.obtain, refuse  # type: ignore[method-assign]
+        world.files.put("second")
+        await asyncio.sleep(2 * LOOK_SECONDS + 1)
+        assert world.rotation.describe()["last_error"] == str(error)
+        world.files.obtain = obtain  # type: ignore[method-assign]
+        await asyncio.sleep(FIRST_RETRY + LOOK_SECONDS)
+
+    def refuse() -> Material:
+        raise error
+
+    assert rotating(work).used == ["first", "second"]
+
+
 # --- made anew ----------------------------------------------------------------------------
 
 
