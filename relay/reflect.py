@@ -254,6 +254,7 @@ class Reflector(Generic[_Item]):
         self._backoff.was_healthy(healthy)
         delay = self._backoff.delay()
         what = f"{self._purpose} cannot {verb} {self._resource}"
+        reason = str(error)
         worth_a_line = True
         if isinstance(error, Refused):
             delay += error.retry_after
@@ -264,7 +265,8 @@ class Reflector(Generic[_Item]):
                 # Once in a while a list takes too long, or its version is too old at once.
                 worth_a_line = now - self._gone < REPEAT_AFTER
                 self._gone = now
-        if worth_a_line and (count := self._failures.count(str(error), now)):
+                reason = f"{verb}: too old"  # what the server says has versions in it, and differs each time
+        if worth_a_line and (count := self._failures.count(reason, now)):
             self._failing = True
             extra = self._fields(verb=verb, error=str(error), times=count, retry_in=round(delay, 3))
             logger.warning(what, extra=extra)

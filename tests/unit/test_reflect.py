@@ -433,6 +433,15 @@ def test_the_server_may_ask_for_more_time() -> None:
 # --- log lines ----------------------------------------------------------------------------
 
 
+def test_versions_that_are_too_old_again_and_again_are_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Although the server says of each which one it was."""
+    answers = ((LISTED, Refused(410, "Expired", f"too old resource version: {number}")) for number in range(12))
+    Run(*itertools.chain.from_iterable(answers), LISTED, draw=0.1)
+    told = [record.relay_fields["times"] for record in caplog.records]  # type: ignore[attr-defined]
+    # The first one may happen; all others are within a minute of the one before.
+    assert told == [1]
+
+
 def test_a_failure_is_told_once_a_minute_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     run = Run(*[Unreachable("refused")] * 10, LISTED, [line("ADDED", C), 1000], draw=1.0)
