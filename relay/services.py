@@ -80,7 +80,11 @@ class Services:
         elif report.event is CallEvent.HALF_CLOSED:
             self._half_closed(report)
         else:
-            handler = self._open.get(report.call) or self._begin(report)
+            handler = self._open.get(report.call)
+            if handler is None:
+                if not report.path:
+                    return  # a further message of a call that has been answered
+                handler = self._begin(report)
             try:
                 handler(report.message)
             except CallError as error:

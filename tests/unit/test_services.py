@@ -302,3 +302,50 @@ def test_any_order_of_any_bytes_is_answered_within_grpc(steps: list[tuple[int, C
             assert answered not in over, number
             if status is not None:
                 over.add(answered)
+
+
+# What no client should do -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [HEALTH_CHECK, *REFLECTION_PATHS])
+def test_a_message_after_the_answer_is_passed_over(path: str) -> None:
+    """It was under way when the call ended. (An error here would end the process.)"""
+    client = Client()
+    client.send(path, b"\xff" if path in REFLECTION_PATHS else b"")
+    assert [status for _, _, status, _ in client.answers.take()] == [
+        INVALID_ARGUMENT if path in REFLECTION_PATHS else OK
+    ]
+    client.send(path, b"")
+    client.half_close()
+    client.cancel()
+    assert client.answers.take() == []
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["send", "half_close", "cancel"]),
+            st.sampled_from(PATHS),
+            st.sampled_from([b"", b"\xff", b"\x0a\x01x", HealthCheckRequest(service="x").SerializeToString()])
+            | st.binary(max_size=20),
+        ),
+        max_size=12,
+    )
+)
+def test_whatever_a_client_says_is_answered_or_passed_over(steps: list[tuple[str, str, bytes]]) -> None:
+    """In the order that the engine keeps to: the path comes with the first step, nothing after a cancellation."""
+    client = Client()
+    for call, path in enumerate(PATHS):
+        begun = False
+        for what, of, message in steps:
+            if of != path:
+                continue
+            if what == "send":
+                client.send(path, message, call)
+            elif what == "half_close":
+                client.half_close("" if begun else path, call)
+                break
+            elif begun:
+                client.cancel(call)
+                break
+            begun = True
