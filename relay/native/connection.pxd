@@ -153,6 +153,7 @@ cdef inline void connection_cut(Connection *connection, int limit) noexcept nogi
     if connection.cut == 0:
         connection.cut = <uint8_t> (limit + 1)
         connection.reactor.limits[limit] += 1
+        connection.opened = connection.reactor.now    # what is left of its time counts from here
         connection_dirty(connection)
 
 

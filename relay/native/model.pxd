@@ -361,6 +361,7 @@ cdef struct Connection:
     size_t charged             # bytes that it makes us hold,
     size_t founded             # of them those that it holds from its first moment to its last;
     size_t part                # up to here they are its good right
+    bint invalid               # nghttp2 has told us of a wrong frame
     uint8_t cut                # its client is over a limit: Limit + 1
     uint64_t second            # controls are counted by second
     uint32_t controls

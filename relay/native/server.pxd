@@ -13,18 +13,17 @@ from relay.native.grpc cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
 from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_OPEN, CONNECTION_OPENING,
     FRAME_HEADER, LIMIT_ADDRESS, LIMIT_BUDGET, LIMIT_CONNECTIONS, LIMIT_CONTROLS, LIMIT_DESCRIPTORS, LIMIT_HANDSHAKE,
-    LIMIT_IDLE, LIMIT_KEEPALIVE, LIMIT_MEMORY, LIMIT_PROTOCOL, LIMIT_STREAMS, LIMIT_TLS, PREFACE, STREAM_ANSWER,
-    STREAM_FEED, TLS_PLAIN, Address, Answer,
-    Connection, Reactor, Stream,
+    LIMIT_HEADERS, LIMIT_IDLE, LIMIT_KEEPALIVE, LIMIT_MEMORY, LIMIT_PROTOCOL, LIMIT_STREAMS, LIMIT_TLS, PREFACE,
+    STREAM_ANSWER, STREAM_FEED, TLS_PLAIN, Address, Answer, Connection, Reactor, Stream,
 )
 from relay.native.nghttp2 cimport (
     NGHTTP2_CANCEL, NGHTTP2_DATA, NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY, NGHTTP2_ENHANCE_YOUR_CALM,
     NGHTTP2_ERR_CALLBACK_FAILURE, NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_FLOODED, NGHTTP2_ERR_NOMEM, NGHTTP2_ERR_PAUSE,
     NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE,
-    NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PROTOCOL_ERROR,
+    NGHTTP2_GOAWAY, NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PROTOCOL_ERROR,
     NGHTTP2_SETTINGS, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
     NGHTTP2_WINDOW_UPDATE, nghttp2_data_provider, nghttp2_data_source, nghttp2_frame, nghttp2_frame_hd,
-    nghttp2_is_fatal, nghttp2_mem, nghttp2_session, nghttp2_session_callbacks,
+    nghttp2_mem, nghttp2_session, nghttp2_session_callbacks,
     nghttp2_session_callbacks_new, nghttp2_session_callbacks_set_on_begin_frame_callback,
     nghttp2_session_callbacks_set_on_begin_headers_callback,
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
@@ -49,7 +48,7 @@ from relay.native.request cimport (
     request_data, request_half_closed, request_header, request_header_fits, request_headers_done, request_refuse,
 )
 from relay.native.status cimport (
-    STATUS_CLOSED, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, STATUS_PROTOCOL, STATUS_SILENT,
+    STATUS_CLOSED, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, STATUS_SILENT,
 )
 from relay.native.stream cimport (
     stream_answer_free, stream_closed, stream_end, stream_finish, stream_free, stream_new,
@@ -259,8 +258,13 @@ cdef inline int server_on_begin_frame(nghttp2_session *session, const nghttp2_fr
         # frame of a stream that it has forgotten; between the last two that were opened there never was one.
         server_terminate(reactor, connection, NGHTTP2_PROTOCOL_ERROR)
         return 0
-    if hd.type == NGHTTP2_WINDOW_UPDATE or (hd.type == NGHTTP2_DATA and hd.length != 0):
-        return 0                                      # server_on_frame knows what they bring
+    if hd.type == NGHTTP2_WINDOW_UPDATE:
+        return 0                                      # server_on_frame knows what it brings
+    if hd.type == NGHTTP2_DATA and hd.length != 0:
+        # On a stream that is over it brings nothing, though some of it may have been under way.
+        if nghttp2_session_get_stream_user_data(session, hd.stream_id) == NULL:
+            connection_spend(connection, CONTROL_COST)
+        return 0
     if hd.type == NGHTTP2_DATA and hd.flags & NGHTTP2_FLAG_END_STREAM:
         return 0
     if hd.type == NGHTTP2_HEADERS:
@@ -364,9 +368,16 @@ cdef inline int server_on_data(
 
 
 cdef inline int server_on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept nogil:
-    """Our answer is complete before the client's request is: tell it that the rest is not needed (RFC 9113, 8.1)."""
+    """Our answer is complete before the client's request is: tell it that the rest is not needed (RFC 9113, 8.1).
+
+    And count the errors that nghttp2 has found and told nobody but the client.
+    """
+    cdef Connection *connection = <Connection *> user
     cdef Stream *stream
-    if ((frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA)
+    if frame.hd.type == NGHTTP2_GOAWAY:
+        if not connection.goaway and not connection.invalid and frame.goaway.error_code != NGHTTP2_NO_ERROR:
+            connection.reactor.limits[LIMIT_PROTOCOL] += 1
+    elif ((frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA)
             and frame.hd.flags & NGHTTP2_FLAG_END_STREAM):
         stream = <Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
         if stream != NULL and not stream.half_closed:
@@ -381,6 +392,7 @@ cdef inline int server_on_invalid_frame(
     cdef bint more = (frame.hd.type == NGHTTP2_HEADERS
                       and connection.stream_count >= connection.reactor.settings.max_streams)
     connection.reactor.limits[LIMIT_STREAMS if more else LIMIT_PROTOCOL] += 1
+    connection.invalid = True
     return 0
 
 
@@ -566,11 +578,12 @@ cdef inline void server_not_tls(Reactor *reactor, Connection *connection) noexce
 
 
 cdef inline void server_cut(Reactor *reactor, Connection *connection) noexcept nogil:
-    """Its client is over a limit: the end."""
-    server_terminate(reactor, connection, NGHTTP2_ENHANCE_YOUR_CALM)
-    if connection.state != CONNECTION_OPEN or not connection.writable:
-        # Whoever does not read will not hear it, and could go on for ever.
+    """Its client is over a limit. Nothing that still comes is looked at; it has a moment to read why."""
+    if connection.state != CONNECTION_OPEN:
         connection_end(connection, STATUS_LIMIT)
+        return
+    server_terminate(reactor, connection, NGHTTP2_ENHANCE_YOUR_CALM)
+    connection_timer(connection, connection.opened + LINGER)
 
 
 cdef inline void server_received(
@@ -593,23 +606,22 @@ cdef inline void server_received(
         server_open(reactor, connection)
         data += count
         size -= count
-    if connection.state != CONNECTION_OPEN or size == 0:
+    if connection.state != CONNECTION_OPEN or size == 0 or connection.cut:
         return
     connection.pinged = 0
     taken = nghttp2_session_mem_recv(connection.session, data, size)
+    if taken == NGHTTP2_ERR_NOMEM:
+        reactor.limits[LIMIT_MEMORY] += 1
+        connection_end(connection, STATUS_NO_MEMORY)
+        return
     if taken < 0:
-        if taken == NGHTTP2_ERR_FLOODED:
-            connection_cut(connection, LIMIT_CONTROLS)
-        if connection.cut:
-            # The session is lost; say why in a frame of our own, where the output is at a frame's end.
-            if connection.tail == NULL:
-                output_last(reactor, connection, relay_refusal, REFUSAL_BYTES)
-            server_linger(reactor, connection)
-            return
-        reactor.limits[LIMIT_MEMORY if taken == NGHTTP2_ERR_NOMEM else LIMIT_PROTOCOL] += 1
-        if nghttp2_is_fatal(<int> taken):
-            connection_end(connection, STATUS_PROTOCOL)
-            return
+        # Acknowledgements by the thousand that it does not read; or, unless it was we who stopped, CONTINUATION frames
+        # without an end. The session is lost: say why in a frame of our own, where the output is at a frame's end.
+        connection_cut(connection, LIMIT_CONTROLS if taken == NGHTTP2_ERR_FLOODED else LIMIT_HEADERS)
+        if connection.tail == NULL:
+            output_last(reactor, connection, relay_refusal, REFUSAL_BYTES)
+        server_linger(reactor, connection)
+        return
     if connection_over(connection):
         connection_cut(connection, LIMIT_BUDGET)
     if connection.cut:
@@ -644,10 +656,10 @@ cdef inline void server_timer(Reactor *reactor, Connection *connection) noexcept
     """A deadline of the client's connection may have passed."""
     cdef uint64_t deadline = UINT64_MAX
     cdef uint64_t at
-    if connection.state == CONNECTION_ENDING:
+    if connection.state == CONNECTION_ENDING or (connection.state == CONNECTION_OPEN and connection.cut):
         # The timer may be one that was set before: our last words have their time all the same.
         if reactor.now >= connection.opened + LINGER:
-            connection_end(connection, STATUS_CLOSED)
+            connection_end(connection, STATUS_LIMIT if connection.cut else STATUS_CLOSED)
         else:
             connection_timer(connection, connection.opened + LINGER)
         return
