@@ -67,6 +67,9 @@ cdef enum:
     UNSENT_MOST = 2097152      # bytes in the kernel for one subscriber
     UNSENT_LEAST = 32768       # max_connections times this is unsent_bytes, by default
     REQUEST_COST = 5           # of max_controls
+    # The same for each half of the connection's window, 32 KiB, that a client has used up: requests are small, and
+    # 3 MB of them a second are none.
+    UPLOAD_COST = 100
     # Credit for less than this makes DATA frames that cost more than they carry. It counts one: whoever takes events
     # of a hundred bytes, one at a time, gives it back as slowly.
     CREDIT_LEAST = 256
@@ -258,13 +261,8 @@ cdef inline int server_on_begin_frame(nghttp2_session *session, const nghttp2_fr
         # frame of a stream that it has forgotten; between the last two that were opened there never was one.
         server_terminate(reactor, connection, NGHTTP2_PROTOCOL_ERROR)
         return 0
-    if hd.type == NGHTTP2_WINDOW_UPDATE:
-        return 0                                      # server_on_frame knows what it brings
-    if hd.type == NGHTTP2_DATA and hd.length != 0:
-        # On a stream that is over it brings nothing, though some of it may have been under way.
-        if nghttp2_session_get_stream_user_data(session, hd.stream_id) == NULL:
-            connection_spend(connection, CONTROL_COST)
-        return 0
+    if hd.type == NGHTTP2_WINDOW_UPDATE or (hd.type == NGHTTP2_DATA and hd.length != 0):
+        return 0                                      # server_on_frame knows what they bring
     if hd.type == NGHTTP2_DATA and hd.flags & NGHTTP2_FLAG_END_STREAM:
         return 0
     if hd.type == NGHTTP2_HEADERS:
@@ -370,13 +368,17 @@ cdef inline int server_on_data(
 cdef inline int server_on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user) noexcept nogil:
     """Our answer is complete before the client's request is: tell it that the rest is not needed (RFC 9113, 8.1).
 
-    And count the errors that nghttp2 has found and told nobody but the client.
+    And count what nothing else tells of: the errors that nghttp2 has found, and how much the client uploads, also on
+    streams that are over.
     """
     cdef Connection *connection = <Connection *> user
     cdef Stream *stream
     if frame.hd.type == NGHTTP2_GOAWAY:
         if not connection.goaway and not connection.invalid and frame.goaway.error_code != NGHTTP2_NO_ERROR:
             connection.reactor.limits[LIMIT_PROTOCOL] += 1
+    elif frame.hd.type == NGHTTP2_WINDOW_UPDATE:
+        if frame.hd.stream_id == 0:
+            connection_spend(connection, UPLOAD_COST)
     elif ((frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA)
             and frame.hd.flags & NGHTTP2_FLAG_END_STREAM):
         stream = <Stream *> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
@@ -606,7 +608,10 @@ cdef inline void server_received(
         server_open(reactor, connection)
         data += count
         size -= count
-    if connection.state != CONNECTION_OPEN or size == 0 or connection.cut:
+    if connection.state != CONNECTION_OPEN or size == 0:
+        return
+    if connection.cut:
+        server_cut(reactor, connection)
         return
     connection.pinged = 0
     taken = nghttp2_session_mem_recv(connection.session, data, size)
