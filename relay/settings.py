@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, NamedTuple, TypeVar, cast
@@ -773,7 +773,7 @@ def describe(kind: type[Any]) -> str:
         name = f"-{about['flag']}" if about["flag"] else option.name
         value = f" {about['value']}" if about["value"] else ""
         notes = []
-        if not _is_boolean(option) and (option.default is not MISSING or about["default_text"]):
+        if not _is_boolean(option) and about["default_text"]:
             notes.append(f"default {about['default_text']}")
         if about["environment"]:
             notes.append(f"also {about['environment']}")

@@ -119,6 +119,8 @@ def test_help(ran: list[Any], capsys: pytest.CaptureFixture[str], words: list[st
     assert errors == ""
     assert [flag for flag in flags if flag not in printed] == []
     assert "\x1b" not in printed
+    assert "default )" not in printed
+    assert "default ;" not in printed
     assert ran == []
 
 
