@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay import _fastpath, feeds, kube_config, log
-from relay.certificates import Material
 from relay.claims import Claims, own_address
 from relay.engine import Engine, RefusalReport, Stopped, SubscriberEvent, SubscriberReport
 from relay.failures import FailureLog
@@ -22,16 +21,17 @@ from relay.listen import open_sockets, raise_file_limit
 from relay.nodes import NodeTable
 from relay.reload import reload_settings
 from relay.resolve import Resolver
-from relay.rotation import Rotation
 from relay.services import PATHS, Services
 from relay.settings import Address, Settings, SettingsError
 from relay.sink_settings import SinkSettings, credentials, environment_warnings
 from relay.sources import Loaded, Sources
-from relay.tls import Certificates, make_certificates, make_provider, wanted_tls
 
 if TYPE_CHECKING:
+    from relay.certificates import Material
     from relay.cluster import Cluster
+    from relay.rotation import Rotation
     from relay.sinks.group import Sinks
+    from relay.tls import Certificates
 
 logger = log.logger(__name__)
 
@@ -177,9 +177,12 @@ def load_certificates(settings: Settings, native: _fastpath.Engine) -> Rotation 
     Raises:
         SettingsError: they are not to be had, or not to be used.
     """
-    wanted = wanted_tls(settings)
-    if wanted is None:
+    if not settings.is_tls_to_subscribers and not settings.is_tls_to_nodes:
         return None
+    from relay.rotation import Rotation  # a run without TLS does without its memory
+    from relay.tls import make_certificates, make_provider, wanted_tls
+
+    wanted = wanted_tls(settings)
     provider = make_provider(settings, os.environ)
 
     def make(material: Material) -> Certificates:

@@ -37,8 +37,8 @@ WARN_DAYS = 14.0
 # later, or a process that found no memory.
 FIRST_RETRY, LAST_RETRY = 10.0, 600.0
 
-# What Python raises where the process may have no further thread, or no memory for one.
-_NO_THREAD = (RuntimeError, MemoryError)
+# What is raised where there is no memory, also for a thread, or where the process may have no further thread.
+_NO_MEMORY = (RuntimeError, MemoryError)
 
 Detached = Callable[[Callable[[], Any], str], Awaitable[Any]]
 
@@ -129,30 +129,34 @@ class Rotation:
             asked = await self._pause()
             try:
                 seen = await self._waiting(self._provider.look)
-            except _NO_THREAD as error:
+            except _NO_MEMORY as error:
                 self._tell_failure("certificates cannot be looked at", str(error))
                 continue
             stays, self._seen = seen == self._seen, seen
-            if asked or self._is_due(seen, stays=stays):
+            if self._is_due(seen, at_once=stays or asked, again=asked):
                 await self._try(seen)
 
-    def _is_due(self, seen: Seen, *, stays: bool) -> bool:
-        """Whether there may be something to take over."""
+    def _is_due(self, seen: Seen, *, at_once: bool, again: bool) -> bool:
+        """Whether there may be something to take over.
+
+        Args:
+            seen: the last look.
+            at_once: a change need not be waited with, for somebody who may still be writing.
+            again: what was refused is to be tried now.
+        """
         if seen != self._tried:
-            return stays  # or else somebody is still writing
+            return at_once
         if self._retry_at is not None:
-            return asyncio.get_running_loop().time() >= self._retry_at
+            return again or asyncio.get_running_loop().time() >= self._retry_at
         fresh = self.current.fresh if self.current is not None else None
         # Before they begin: the clock was put back.
         return fresh is not None and not fresh.begins <= self._wall() < fresh.until
 
     async def _try(self, seen: Seen) -> None:
         try:
-            made = await self._waiting(lambda: self._make(self._provider.obtain()))
-        except (SettingsError, *_NO_THREAD) as error:
+            self._accept(await self._waiting(lambda: self._make(self._provider.obtain())))
+        except (SettingsError, *_NO_MEMORY) as error:
             self._refuse(str(error))
-        else:
-            self._accept(made)
         self._tried = seen
 
     def _accept(self, made: Certificates) -> None:
@@ -164,8 +168,8 @@ class Rotation:
                 "ca.crt holds several certificates: the first is the root, the others are ignored", extra=extra
             )
         if self.current is None or made.digest != self.current.digest:
-            self.current = made
             self._use(made)
+            self.current = made
             self._taken += 1
             self._expiry = FailureLog(repeat_after=DAY)
             if not first:

@@ -42,10 +42,8 @@ class Certificates:
     fresh: Span | None
 
 
-def wanted_tls(settings: Settings) -> Wanted | None:
-    """What the settings want; None without TLS."""
-    if not settings.is_tls_to_subscribers and not settings.is_tls_to_nodes:
-        return None
+def wanted_tls(settings: Settings) -> Wanted:
+    """What the settings want."""
     return Wanted(
         subscribers=settings.is_tls_to_subscribers,
         nodes=settings.is_tls_to_nodes,

@@ -209,6 +209,19 @@ def test_a_look_can_be_asked_for() -> None:
     rotating(work)
 
 
+def test_a_look_that_finds_nothing_new_reads_nothing() -> None:
+    """Or else each SIGHUP would make another certificate."""
+
+    async def work(world: World) -> None:
+        for _ in range(3):
+            world.rotation.look_now()
+            await asyncio.sleep(LOOK_SECONDS / 2)
+
+    world = rotating(work)
+    assert world.files.looks > 3
+    assert (world.used, world.files.reads) == (["first"], 1)
+
+
 def test_a_defect_is_told() -> None:
     async def main() -> None:
         world = World()
@@ -346,6 +359,21 @@ def test_certificates_that_cannot_be_read_for_want_of_memory_are_tried_again(err
     assert rotating(work).used == ["first", "second"]
 
 
+def test_certificates_that_the_engine_has_no_memory_for_are_given_to_it_again() -> None:
+    async def work(world: World) -> None:
+        use, world.rotation._use = world.rotation._use, refuse
+        world.files.put("second")
+        await asyncio.sleep(2 * LOOK_SECONDS + 1)
+        assert world.rotation.describe()["last_error"] == "no memory for a command"
+        world.rotation._use = use
+        await asyncio.sleep(FIRST_RETRY + LOOK_SECONDS)
+
+    def refuse(_: Certificates) -> None:
+        raise MemoryError("no memory for a command")
+
+    assert rotating(work).used == ["first", "second"]
+
+
 # --- made anew ----------------------------------------------------------------------------
 
 
@@ -435,6 +463,22 @@ def test_new_certificates_end_the_warnings(caplog: pytest.LogCaptureFixture) -> 
         assert world.rotation.describe()["days"] == {"ca": 20.0, "server": 20.0}
 
     rotating(work)
+
+
+def test_new_certificates_that_end_soon_are_told_of_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Though the old ones did, and that was told within the day."""
+
+    def soon(world: World) -> None:
+        world.ends = {"server": int(NOW + 5 * DAY)}
+
+    async def work(world: World) -> None:
+        await asyncio.sleep(60)
+        world.ends = {"server": int(NOW + 6 * DAY)}
+        world.files.put("second")
+        await asyncio.sleep(10)
+
+    rotating(work, soon)
+    assert [fields["days"] for _, fields in lines(caplog, SOON)] == [5.0, 6.0]
 
 
 def test_a_clock_that_jumps_to_and_fro_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -42,17 +42,14 @@ def wanted(**changes: Any) -> Wanted:
         (["-tls-nodes=on"], False, True),
         (["-tls-subscribers=on"], True, False),
         (["-tlsEnabled=false", "-tls-subscribers=on", "-tls-nodes=on"], True, True),
+        ([], False, False),
+        (["-tls-nodes=off", "-tls-subscribers=auto"], False, False),
     ],
 )
 def test_each_side_speaks_tls_as_it_is_told_or_else_as_tls_enabled(
     words: list[str], subscribers: bool, nodes: bool
 ) -> None:
     assert wanted_tls(settings(*words)) == wanted(subscribers=subscribers, nodes=nodes)
-
-
-@pytest.mark.parametrize("words", [[], ["-tlsEnabled=false"], ["-tls-nodes=off", "-tls-subscribers=auto"]])
-def test_without_tls_nothing_is_wanted(words: list[str]) -> None:
-    assert wanted_tls(settings(*words)) is None
 
 
 def test_who_may_come_is_a_setting() -> None:
