@@ -102,7 +102,10 @@ def test_go_peers_understand_each_other_over_tls(
     server = ("-server", f"{HOST}:{served.ports[0]}")
     said = go_client(*server, "-tls-version", version, *tls_flags(tmp_path, "client")).result()
     assert (said["events"], said["code"]) == (100, "OK")
-    assert "certificate required" in go_client(*server, "-tls-root", str(tmp_path / "ca.crt")).failure()
+    # In TLS 1.3 the client believes that it is in, and may still be writing when the refusal closes the connection.
+    reasons = ("certificate required", "broken pipe", "connection reset")
+    failure = go_client(*server, "-tls-root", str(tmp_path / "ca.crt")).failure()
+    assert any(reason in failure for reason in reasons), failure
 
 
 def test_karmors_way_to_a_node_that_speaks_tls(
