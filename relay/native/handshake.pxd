@@ -13,7 +13,7 @@ from relay.native.connection cimport connection_end, connection_ready, peer_text
 from relay.native.mailbox cimport mailbox_report, report_new, text_copy
 from relay.native.model cimport (
     CONNECTION_CLOSED, CONNECTION_NODE, CONNECTION_OPEN, CONNECTION_OPENING, LIMIT_HANDSHAKE, LIMIT_MEMORY, LIMIT_TLS,
-    RECEIVE_BYTES, REPORT_TLS, REQUEST_READ_BYTES, TEXT_BYTES, Connection, Reactor, Report, Steps,
+    RECEIVE_BYTES, REPORT_TLS, REQUEST_READ_BYTES, TEXT_BYTES, Connection, Reactor, Report, Steps, TLS_PLAIN,
 )
 from relay.native.node cimport node_connected, node_fail, node_received
 from relay.native.openssl cimport SSL_session_reused
@@ -170,7 +170,7 @@ cdef inline void _done(Reactor *reactor, Connection *connection) noexcept nogil:
     reactor.tls.handshakes += 1
     if SSL_session_reused(connection.tls.ssl):
         reactor.tls.resumed += 1
-    got = tls_decrypt(connection, reactor.receive, RECEIVE_BYTES)
+    got = tls_decrypt(connection, reactor.receive, RECEIVE_BYTES - TLS_PLAIN)
     if not handshake_answer(connection):
         return
     if connection.kind == CONNECTION_NODE:

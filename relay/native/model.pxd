@@ -51,6 +51,7 @@ cdef enum:
     # One read of TLS, and one gathering. Together they stay in a cache of their core's own while they are decrypted,
     # looked at and encrypted.
     TLS_RECEIVE_BYTES = 262144
+    TLS_PART_BYTES = 32768     # of it decrypted before it is looked at
     TLS_WRITE_BYTES = 262144
     # What a gathering becomes, and what OpenSSL may have to say besides. Two records in a row carry more than
     # TLS_PLAIN, and one record adds at most 90 bytes.

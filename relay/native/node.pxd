@@ -54,7 +54,7 @@ from relay.native.status cimport (
 )
 from relay.native.tls cimport tls_begin, tls_forget, tls_keep, tls_name
 from relay.native.tls_context cimport tls_context_take
-from relay.native.transport cimport transport_read
+from relay.native.transport cimport transport_left, transport_read, transport_rest
 
 cdef extern from *:
     """
@@ -677,6 +677,9 @@ cdef inline void node_read_rest(Reactor *reactor, Node *node) noexcept nogil:
         if connection.state != CONNECTION_OPEN:
             return
         got = transport_read(connection, RECEIVE_BYTES, &more)
+        while got > 0 and transport_left(connection):
+            node_received(reactor, connection, reactor.receive, <size_t> got)
+            got = transport_rest(connection, &more)
         if got <= 0:
             return
         node_received(reactor, connection, reactor.receive, <size_t> got)

@@ -154,7 +154,6 @@ cdef extern from "<openssl/ssl.h>" nogil:
         SSL_VERIFY_NONE
         SSL_VERIFY_PEER
         SSL_VERIFY_FAIL_IF_NO_PEER_CERT
-        SSL_MODE_RELEASE_BUFFERS
         SSL_SESS_CACHE_OFF
         SSL_SESS_CACHE_CLIENT
         SSL_SESS_CACHE_NO_INTERNAL
@@ -178,7 +177,6 @@ cdef extern from "<openssl/ssl.h>" nogil:
     void SSL_CTX_free(SSL_CTX *context)
     int SSL_CTX_set_min_proto_version(SSL_CTX *context, int version)
     uint64_t SSL_CTX_set_options(SSL_CTX *context, uint64_t options)
-    long SSL_CTX_set_mode(SSL_CTX *context, long mode)
     void SSL_CTX_set_security_level(SSL_CTX *context, int level)
     int SSL_CTX_get_security_level(const SSL_CTX *context)
     long SSL_CTX_set_session_cache_mode(SSL_CTX *context, long mode)
@@ -211,6 +209,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_do_handshake(SSL *ssl)
     int SSL_read(SSL *ssl, void *data, int size)
     int SSL_write(SSL *ssl, const void *data, int size)
+    int SSL_free_buffers(SSL *ssl)
     int SSL_shutdown(SSL *ssl)
     void SSL_set_shutdown(SSL *ssl, int mode)
     int SSL_get_error(const SSL *ssl, int result)

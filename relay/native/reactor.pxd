@@ -56,7 +56,9 @@ from relay.native.subscriber cimport feed_recycling, feed_tick, feed_wake, remai
 from relay.native.timers cimport Timer, timers_first, timers_free, timers_init, timers_pop_due
 from relay.native.tls cimport tls_end
 from relay.native.tls_context cimport tls_context_release
-from relay.native.transport cimport TRANSPORT_AGAIN, TRANSPORT_BROKEN, transport_read
+from relay.native.transport cimport (
+    TRANSPORT_AGAIN, TRANSPORT_BROKEN, transport_left, transport_read, transport_rest,
+)
 
 cdef enum:
     TICK = 1000000000          # ns between two looks at all subscribers' losses
@@ -377,21 +379,8 @@ cdef inline void reactor_event(Reactor *reactor, epoll_event *event) noexcept no
         connection_ready(connection)
 
 
-cdef inline void reactor_read(Reactor *reactor, Connection *connection) noexcept nogil:
-    """One read of one ready socket."""
-    cdef size_t room = REQUEST_READ_BYTES
-    cdef ssize_t got
-    cdef bint more
-    if connection.tls_context != NULL and (connection.tls == NULL or not connection.tls.open):
-        if connection.kind == CONNECTION_CLIENT or connection.tls != NULL:
-            handshake_queue(connection)
-        return
-    if connection.kind == CONNECTION_NODE and connection.state == CONNECTION_OPENING:
-        return
-    if connection.kind == CONNECTION_NODE:
-        room = RECEIVE_BYTES if reactor.tails == 0 else RECEIVE_BEHIND
-    reactor.reads += 1
-    got = transport_read(connection, room, &more)
+cdef inline void reactor_take(Reactor *reactor, Connection *connection, ssize_t got, bint more) noexcept nogil:
+    """What a read of a socket, or a part of one, has brought: `got` and `more` are transport_read's."""
     if connection.tls != NULL and not handshake_answer(connection):
         return
     # A short read means that the socket is empty, and epoll will tell of more; unless the peer has closed, which it
@@ -413,10 +402,32 @@ cdef inline void reactor_read(Reactor *reactor, Connection *connection) noexcept
     if connection.state == CONNECTION_ENDING:
         return
     if connection.kind == CONNECTION_NODE:
-        reactor_gather_count(reactor, connection.node)
         node_received(reactor, connection, reactor.receive, <size_t> got)
     else:
         server_received(reactor, connection, reactor.receive, <size_t> got)
+
+
+cdef inline void reactor_read(Reactor *reactor, Connection *connection) noexcept nogil:
+    """One read of one ready socket."""
+    cdef size_t room = REQUEST_READ_BYTES
+    cdef ssize_t got
+    cdef bint more
+    if connection.tls_context != NULL and (connection.tls == NULL or not connection.tls.open):
+        if connection.kind == CONNECTION_CLIENT or connection.tls != NULL:
+            handshake_queue(connection)
+        return
+    if connection.kind == CONNECTION_NODE and connection.state == CONNECTION_OPENING:
+        return
+    if connection.kind == CONNECTION_NODE:
+        room = RECEIVE_BYTES if reactor.tails == 0 else RECEIVE_BEHIND
+    reactor.reads += 1
+    got = transport_read(connection, room, &more)
+    if got > 0 and connection.kind == CONNECTION_NODE:
+        reactor_gather_count(reactor, connection.node)
+    reactor_take(reactor, connection, got, more)
+    while transport_left(connection):
+        got = transport_rest(connection, &more)
+        reactor_take(reactor, connection, got, more)
 
 
 cdef inline void reactor_reads(Reactor *reactor) noexcept nogil:

@@ -16,10 +16,10 @@ from relay.native.openssl cimport (
     BIO, BIO_NOCLOSE, BIO_free, BIO_new, BIO_new_socket, BIO_set_data, BIO_set_init, ERR_GET_REASON, ERR_clear_error,
     ERR_peek_last_error, ERR_reason_error_string, SSL_AD_REASON_OFFSET, SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN,
     SSL_RECEIVED_SHUTDOWN, SSL_SENT_SHUTDOWN, SSL_SESSION, SSL_SESSION_free, SSL_SESSION_is_resumable,
-    SSL_do_handshake, SSL_free, SSL_get0_alpn_selected, SSL_get0_peer_certificate, SSL_get1_session, SSL_get_error,
-    SSL_get_verify_result, SSL_is_init_finished, SSL_new, SSL_read, SSL_set_accept_state, SSL_set_app_data,
-    SSL_set_bio, SSL_set_connect_state, SSL_set_session, SSL_set_shutdown, SSL_set_tlsext_host_name, SSL_shutdown,
-    SSL_write, X509, X509_V_OK, X509_verify_cert_error_string,
+    SSL_do_handshake, SSL_free, SSL_free_buffers, SSL_get0_alpn_selected, SSL_get0_peer_certificate, SSL_get1_session,
+    SSL_get_error, SSL_get_verify_result, SSL_is_init_finished, SSL_new, SSL_read, SSL_set_accept_state,
+    SSL_set_app_data, SSL_set_bio, SSL_set_connect_state, SSL_set_session, SSL_set_shutdown, SSL_set_tlsext_host_name,
+    SSL_shutdown, SSL_write, X509, X509_V_OK, X509_verify_cert_error_string,
 )
 from relay.native.posix cimport iovec, sockaddr_storage
 from relay.native.status cimport STATUS_NO_MEMORY, STATUS_OK
@@ -189,19 +189,18 @@ cdef inline void _failed(TlsLink *link) noexcept nogil:
 
 # Bytes ------------------------------------------------------------------------------------------
 
-cdef inline size_t tls_decrypt(Connection *connection, uint8_t *buffer, size_t room) noexcept nogil:
-    """Decrypt what was received, all of it: bytes, 0 when no record is complete yet.
+cdef inline size_t tls_decrypt(Connection *connection, uint8_t *buffer, size_t most) noexcept nogil:
+    """Decrypt what was received, until there are `most` bytes or it is used up: bytes, 0 when no record is complete.
 
-    The link tells whether more can follow. `room` is more than what one read brings.
+    `buffer` has room for `most` and a record of TLS besides. The link's `received_size` tells whether to go on.
     """
     cdef TlsLink *link = connection.tls
     cdef size_t total = 0
     cdef int got
     cdef int error
     ERR_clear_error()
-    while not (link.over or link.broken):
-        relay_assert(room - total >= TLS_PLAIN, "what one read brings has room")
-        got = SSL_read(link.ssl, buffer + total, <int> (room - total))
+    while total < most and not (link.over or link.broken):
+        got = SSL_read(link.ssl, buffer + total, TLS_PLAIN)
         if got > 0:
             total += <size_t> got
             continue
@@ -210,7 +209,11 @@ cdef inline size_t tls_decrypt(Connection *connection, uint8_t *buffer, size_t r
             break
         link.over = error == SSL_ERROR_ZERO_RETURN
         link.broken = not link.over
+        link.received_size = 0
         _failed(link)
+    if link.received_size == 0:
+        # For the next read OpenSSL takes them again: a quiet connection holds 34 KiB less.
+        SSL_free_buffers(link.ssl)
     return total
 
 
@@ -288,6 +291,7 @@ cdef inline bint tls_seal(Reactor *reactor, Connection *connection) noexcept nog
             if not _seal_pieces(reactor, connection, &piece, &offset, count):
                 return False
             size -= count
+    SSL_free_buffers(connection.tls.ssl)
     return True
 
 

@@ -19,10 +19,10 @@ from relay.native.openssl cimport (
     PEM_read_bio_X509, SSL, SSL3_RT_HANDSHAKE, SSL_AD_NO_APPLICATION_PROTOCOL, SSL_CLIENT_HELLO_ERROR,
     SSL_CLIENT_HELLO_SUCCESS, SSL_CTX_add1_chain_cert, SSL_CTX_add_client_CA, SSL_CTX_check_private_key, SSL_CTX_free,
     SSL_CTX_new, SSL_CTX_set_alpn_protos, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store,
-    SSL_CTX_set_cert_verify_callback, SSL_CTX_set_client_hello_cb, SSL_CTX_set_min_proto_version, SSL_CTX_set_mode,
+    SSL_CTX_set_cert_verify_callback, SSL_CTX_set_client_hello_cb, SSL_CTX_set_min_proto_version,
     SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets, SSL_CTX_set_options, SSL_CTX_set_security_level,
     SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context, SSL_CTX_set_verify, SSL_CTX_use_PrivateKey,
-    SSL_CTX_use_certificate, SSL_MODE_RELEASE_BUFFERS, SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION,
+    SSL_CTX_use_certificate, SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION,
     SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL, SSL_SESS_CACHE_OFF,
     SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_NONE, SSL_VERIFY_PEER,
     SSL_client_hello_get0_ext, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx, TLS1_2_VERSION,
@@ -268,8 +268,6 @@ cdef inline TlsContext *tls_context_new(bint server, bint ask, bint require, bin
     if kernel:
         SSL_CTX_set_options(context.ctx, SSL_OP_ENABLE_KTLS)
         context.kernel = True
-    # A quiet connection gives back 34 KiB of buffers.
-    SSL_CTX_set_mode(context.ctx, SSL_MODE_RELEASE_BUFFERS)
     if ask:
         verify = SSL_VERIFY_PEER
     if require:
