@@ -177,6 +177,33 @@ def of_scripts() -> dict[str, bytes]:
     return made
 
 
+def of_tls() -> dict[str, bytes]:
+    """Scripts of fuzz_tls.pxi: pairs of what and how much."""
+    give, give_more, give_all, turn, take, take_all, say, publish, flip, inject, cut_out, rekey = range(12)
+    leave, stop, hang_up, wait = range(12, 16)
+    shake = bytes([give_all, 0, turn, 0, take_all, 0] * 4)
+    bytewise = bytes([give, 0, take, 0] * 3000)
+    ask = bytes([say, 0, give_all, 0, take_all, 0] * 2)
+    flow = bytes([publish, 200, turn, 0, give_all, 0, take_all, 0] * 8)
+    stuck = bytes([publish, 255, turn, 0] * 30)
+    return {
+        "whole": shake + ask + flow,
+        "bytewise": bytewise + ask + flow,
+        "pieces": bytes([give, 6, take, 99] * 200) + ask + bytes([publish, 90, turn, 0, take, 20, give, 3] * 100),
+        "stuck": shake + ask + stuck + bytes([take, 255, turn, 0] * 90),
+        "rekey": shake + ask + bytes([rekey, 1, publish, 90, give_all, 0, take_all, 0] * 6),
+        "leaves": shake + ask + flow + bytes([leave, 0, give, 0, wait, 3]),
+        "stops": shake + ask + stuck + bytes([stop, 0, wait, 7, take, 50, wait, 7]),
+        "hangs up": shake + ask + stuck + bytes([hang_up, 0, wait, 7]),
+        "spoilt hello": bytes([flip, 60]) + shake,
+        "spoilt record": shake + bytes([say, 0, flip, 9]) + shake + flow,
+        "injected": shake + bytes([inject, 4, 0x15, 3, 3, 0, 2]) + flow,
+        "plaintext": bytes([inject, 15]) + b"PRI * HTTP/2.0\r\n" + shake,
+        "cut": shake + ask + bytes([say, 0, cut_out, 3]) + shake,
+        "half": bytes([give_more, 2, turn, 0, stop, 0]),
+    }
+
+
 def of_enrichment() -> dict[str, bytes]:
     """Logs that are enriched, or nearly, behind the size of the names."""
     texts = [
@@ -233,6 +260,14 @@ def write(folder: Path) -> None:
     for name, text in of_scripts().items():
         for how, first in ((0, 255), (64, 4), (128, 30)):
             (delivery / f"{name}-{how}").write_bytes(bytes([how, first]) + text)
+    tls = folder / "tls"
+    tls.mkdir(parents=True, exist_ok=True)
+    for name, text in of_tls().items():
+        # A client and a node, TLS 1.3 and 1.2, a wide and a narrow socket, one event a frame; allocations that fail.
+        for how in (0, 1, 2 | 4, 3, 8, 9, 64 | 8):
+            (tls / f"{name}-{how}").write_bytes(bytes([how]) + text)
+        for fails in (1, 4, 12, 40):
+            (tls / f"{name}-fails-{fails}").write_bytes(bytes([128 | fails & 1, fails]) + text)
     enrich = folder / "enrich"
     enrich.mkdir(parents=True, exist_ok=True)
     for name, text in of_enrichment().items():
