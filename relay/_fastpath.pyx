@@ -284,8 +284,8 @@ cdef class Engine:
         self.closed = False
 
     def __init__(
-        self, *, journal_bytes=64 << 20, max_event_bytes=4 << 20, gather_us=500, max_connections=512,
-        max_address_connections=64, max_streams=100, max_subscribers=1024, client_bytes=32 << 20,
+        self, *, journal_bytes=64 << 20, max_event_bytes=4 << 20, gather_us=500, max_connections=256,
+        max_address_connections=64, max_streams=100, max_subscribers=512, client_bytes=16 << 20,
         max_header_bytes=16384, max_request_bytes=65536, handshake_timeout=10.0, idle_timeout=300.0,
         max_controls=10000, ping_after=5.0, ping_timeout=20.0, connect_timeout=10.0,
         check_timeout=5.0, node_silence=10.0, send_buffer=0, unsent_bytes=16 << 20,

@@ -393,7 +393,7 @@ class Settings:
         value="COUNT",
         environment="RELAY_MAX_CONNECTIONS",
         in_file=(int,),
-        default=512,
+        default=256,
         doc="Most connections of subscribers at a time.",
     )
     max_connections_per_address: int = setting(
@@ -420,7 +420,7 @@ class Settings:
         value="COUNT",
         environment="RELAY_MAX_SUBSCRIBERS",
         in_file=(int,),
-        default=1024,
+        default=512,
         doc="Most calls that follow a feed, on all connections together.",
     )
     client_bytes: int = setting(
@@ -429,8 +429,8 @@ class Settings:
         value="BYTES",
         environment="RELAY_CLIENT_BYTES",
         in_file=(int, str),
-        default=32 * MIB,
-        default_text="32MiB",
+        default=16 * MIB,
+        default_text="16MiB",
         doc="Memory for what all subscribers make the relay hold: sessions, calls, requests, answers.",
     )
     max_header_bytes: int = setting(

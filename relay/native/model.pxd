@@ -416,6 +416,7 @@ cdef struct Node:
     NodeStream streams[FEEDS]
     int32_t check_stream
     int32_t nonce
+    size_t header_bytes        # of the header block under way, decoded
     uint8_t check_reply[32]
     size_t check_used
     int check_http

@@ -29,8 +29,8 @@ from relay.native.model cimport (
     Connection, Node, NodeStream, Reactor,
 )
 from relay.native.nghttp2 cimport (
-    NGHTTP2_DATA_FLAG_EOF, NGHTTP2_ERR_NOMEM, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_NONE, NGHTTP2_GOAWAY,
-    NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_SETTINGS_ENABLE_PUSH,
+    NGHTTP2_DATA_FLAG_EOF, NGHTTP2_ERR_CALLBACK_FAILURE, NGHTTP2_ERR_NOMEM, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_NONE,
+    NGHTTP2_GOAWAY, NGHTTP2_HEADERS, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_SETTINGS_ENABLE_PUSH,
     NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_CANCEL,
     NGHTTP2_FLAG_END_STREAM, NGHTTP2_WINDOW_UPDATE, header_text, nghttp2_data_provider, nghttp2_data_source,
     nghttp2_frame, nghttp2_mem, nghttp2_nv, nghttp2_session, nghttp2_session_callbacks,
@@ -48,8 +48,8 @@ from relay.native.posix cimport (
     sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socket, socklen_t,
 )
 from relay.native.status cimport (
-    STATUS_ENDED, STATUS_GOAWAY, STATUS_GRPC, STATUS_HTTP, STATUS_NONCE, STATUS_NO_MEMORY, STATUS_NO_TRAILERS,
-    STATUS_OK, STATUS_PROTOCOL, STATUS_REFUSED, STATUS_RESET, STATUS_SELF, STATUS_SILENT, STATUS_SYSTEM,
+    STATUS_ENDED, STATUS_GOAWAY, STATUS_GRPC, STATUS_HTTP, STATUS_LIMIT, STATUS_NONCE, STATUS_NO_MEMORY,
+    STATUS_NO_TRAILERS, STATUS_OK, STATUS_PROTOCOL, STATUS_REFUSED, STATUS_RESET, STATUS_SELF, STATUS_SILENT, STATUS_SYSTEM,
     STATUS_TIMEOUT, STATUS_UNREACHABLE, status_grpc, status_text,
 )
 from relay.native.tls cimport tls_begin, tls_forget, tls_keep, tls_name
@@ -71,6 +71,8 @@ cdef enum:
     NODE_KEEPALIVE_INTERVAL = 5       # every so many,
     NODE_KEEPALIVE_COUNT = 2          # so often: dead within 20 s
     LAST_READS = 4                    # of a node that is removed
+    NODE_HEADER_BYTES = 65536         # of a header block, decoded; nothing but a status and a text is wanted of it
+    NODE_HEADER_OVERHEAD = 32         # what a header counts besides its bytes (RFC 9113, 6.5.2)
     NODE_USER_TIMEOUT = 20000         # ms that sent bytes may stay unacknowledged
 
 
@@ -298,6 +300,7 @@ cdef inline void node_connected(Reactor *reactor, Node *node) noexcept nogil:
         error = nghttp2_session_set_local_window_size(
             connection.session, NGHTTP2_FLAG_NONE, 0, NODE_CONNECTION_WINDOW)
     node.nonce = node_nonce(reactor)
+    node.header_bytes = 0
     node.check_used = 0
     node.check_asked = 0
     node.check_text[0] = 0
@@ -375,6 +378,10 @@ cdef inline int node_on_header(
     cdef bint check = frame.hd.stream_id == node.check_stream
     cdef int http
     cdef char *text
+    node.header_bytes += name_size + value_size + NODE_HEADER_OVERHEAD
+    if node.header_bytes > NODE_HEADER_BYTES:
+        node_fail(connection.reactor, node, STATUS_LIMIT, "its answer's headers are too large")
+        return NGHTTP2_ERR_CALLBACK_FAILURE           # decoding would go on to the end of the block
     if stream == NULL and not check:
         return 0
     if name_is(name, name_size, ":status"):
@@ -445,6 +452,7 @@ cdef inline int node_on_frame(nghttp2_session *session, const nghttp2_frame *fra
     cdef Node *node = connection.node
     cdef NodeStream *stream
     if frame.hd.type == NGHTTP2_HEADERS:
+        node.header_bytes = 0
         stream = node_stream(node, frame.hd.stream_id)
         # An interim answer (RFC 9110, 15.2) says nothing of the one that follows.
         if stream != NULL and not stream.accepted and stream.http_status >= 200:

@@ -65,7 +65,7 @@ cdef enum:
     KEEPALIVE_STEP = 1000000000
     UNREAD_MOST = 1024         # frames that may wait, besides two a stream, while a client does not read
     UNSENT_MOST = 2097152      # bytes in the kernel for one subscriber
-    UNSENT_LEAST = 32768       # max_connections times this is unsent_bytes, by default
+    UNSENT_LEAST = 65536       # max_connections times this is unsent_bytes, by default
     REQUEST_COST = 5           # of max_controls
     # The same for each half of the connection's window, 32 KiB, that a client has used up: requests are small, and
     # 3 MB of them a second are none.

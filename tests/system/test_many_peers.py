@@ -46,9 +46,12 @@ def test_two_hundred_nodes(go_node: GoNode, go_client: GoClient) -> None:
         assert relay.end() == 0
 
 
+MANY = ("-max-connections=512", "-max-connections-per-address=512", "-client-bytes=32MiB")
+
+
 def test_five_hundred_subscribers(go_node: GoNode, go_client: GoClient) -> None:
     nodes = go_node("-gate", "-count", "500", "-rate", "1000")
-    with Relay("-max-connections-per-address=512", nodes=tuple(nodes.ports)) as relay:
+    with Relay(*MANY, nodes=tuple(nodes.ports)) as relay:
         until(relay, lambda now: streaming(now) == 1, "the node")
         readers = go_client("-server", f"127.0.0.1:{relay.port}", "-connections", "500", "-count", "500")
         readers.wait_subscribed()

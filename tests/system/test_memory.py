@@ -58,7 +58,12 @@ def wait_received(relay: Relay, count: int, feed: str = "logs") -> None:
 @pytest.mark.parametrize("window", [65_535, 1 << 30], ids=["default windows", "huge windows"])
 def test_a_thousand_subscribers_that_stall_inside_the_largest_event(window: int) -> None:
     """In groups, so that they stall in different events, all of which the journal then forgets."""
-    many = ("-max-connections=1000", "-max-connections-per-address=1000")
+    many = (
+        "-max-connections=1000",
+        "-max-connections-per-address=1000",
+        "-max-subscribers=1000",
+        "-client-bytes=64MiB",
+    )
     with Node() as node, Relay(f"-journal-bytes={JOURNAL}", *many, nodes=(node.port,)) as relay:
         node.wait_open(LOGS)
         wait_streaming(relay, 1)

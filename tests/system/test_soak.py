@@ -53,7 +53,7 @@ def test_a_minute_of_churn(go_node: GoNode, go_client: GoClient) -> None:
 
     nodes = [start(at) for at in range(5)]
     everyone = tuple(port + number for port in ports for number in range(4))
-    with Relay("-journal-bytes=32MiB", "-max-connections-per-address=512", nodes=everyone) as relay:
+    with Relay("-journal-bytes=32MiB", "-max-connections-per-address=256", nodes=everyone) as relay:
         steady = go_client("-server", f"127.0.0.1:{relay.port}", "-feed", "alerts")
         steady.wait_subscribed()
         visitors: list[ClientProcess] = []
