@@ -28,8 +28,8 @@ from relay.native.tls cimport (
 from relay.native.transport cimport TRANSPORT_AGAIN, transport_receive
 
 cdef enum:
-    SHAKE_BUDGET = 1000000     # ns of a turn
-    SHAKE_SHARE = 4
+    SHAKE_BUDGET = 500000      # ns of a turn
+    SHAKE_SHARE = 8
     SHAKE_FLOW = 10000000      # ns since a feed has grown in which events flow
     SHAKE_MOST = 256           # handshakes of clients, 44 KiB each
     SHAKE_PATIENCE = 2000000000  # ns

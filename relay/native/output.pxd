@@ -15,7 +15,7 @@ from relay.native.debug cimport relay_assert
 from relay.native.journal cimport JOURNAL_PREFIX, relay_frame_length
 from relay.native.memory cimport memory_release, memory_take
 from relay.native.model cimport (
-    FRAME_HEADER, FRAME_PAYLOAD, OUTPUT_PIECES, OUTPUT_SCRATCH, TLS_WRITE_BYTES, WRITE_BYTES, Connection, Reactor,
+    FRAME_HEADER, FRAME_PAYLOAD, OUTPUT_PIECES, OUTPUT_SCRATCH, WRITE_BYTES, Connection, Reactor,
     Record, Seal, Stream, Tail,
 )
 from relay.native.posix cimport MSG_DONTWAIT, MSG_NOSIGNAL, iovec, send
@@ -41,7 +41,7 @@ cdef inline void output_begin(Reactor *reactor, Connection *connection) noexcept
     reactor.record_count = 0
     # A tail is at most one write: keep it to a third of what may wait in the kernel, which shrinks with many
     # subscribers.
-    reactor.write_bytes = TLS_WRITE_BYTES if tls_seals(connection) else WRITE_BYTES
+    reactor.write_bytes = WRITE_BYTES
     if connection.unsent and connection.unsent // 3 < reactor.write_bytes:
         reactor.write_bytes = connection.unsent // 3
 

@@ -30,7 +30,7 @@ from relay.native.model cimport (
     CONNECTION_CLIENT, CONNECTION_CLOSED, CONNECTION_ENDING, CONNECTION_LISTENER, CONNECTION_NODE,
     CONNECTION_LEISURE, CONNECTION_OPENING, CONNECTION_WAKE, COMMAND_LISTEN, Command, EVENTS_A_WAIT, FEEDS,
     OUTPUT_PIECES, OUTPUT_SCRATCH, RECEIVE_BEHIND, RECEIVE_BYTES, REPORT_STOPPED, REQUEST_READ_BYTES,
-    TLS_PLAIN, TLS_RECEIVE_BYTES, TLS_SEALED_BYTES, TLS_SEALS, Connection, Feed, Node, Reactor, Reader, Record, Report,
+    TLS_PLAIN, TLS_SEALED_BYTES, TLS_SEALS, Connection, Feed, Node, Reactor, Reader, Record, Report,
     Seal, Stream,
 )
 from relay.native.nghttp2 cimport (
@@ -100,7 +100,7 @@ cdef inline int reactor_scratch(Reactor *reactor) noexcept nogil:
     # A DATA frame makes two records, of which the first joins a control record before it.
     reactor.records = <Record *> memory_take(&reactor.memory, (2 * OUTPUT_PIECES + 2) * sizeof(Record))
     # Without TLS these are never touched, and so cost no memory.
-    reactor.cipher = <uint8_t *> memory_take(&reactor.memory, TLS_RECEIVE_BYTES)
+    reactor.cipher = <uint8_t *> memory_take(&reactor.memory, RECEIVE_BYTES)
     reactor.stage = <uint8_t *> memory_take(&reactor.memory, TLS_PLAIN)
     reactor.sealed = <uint8_t *> memory_take(&reactor.memory, TLS_SEALED_BYTES)
     reactor.seals = <Seal *> memory_take(&reactor.memory, TLS_SEALS * sizeof(Seal))

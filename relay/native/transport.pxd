@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
-from relay.native.model cimport CONNECTION_CLOSED, TLS_PART_BYTES, TLS_RECEIVE_BYTES, Connection, Reactor
+from relay.native.model cimport CONNECTION_CLOSED, TLS_PART_BYTES, Connection, Reactor
 from relay.native.posix cimport EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, errno, iovec, msghdr, recv, sendmsg
 from relay.native.tls cimport tls_decrypt
 
@@ -47,8 +47,6 @@ cdef inline ssize_t _read_tls(Connection *connection, size_t size, bint *more) n
         return TRANSPORT_BROKEN
     if connection.tls.over:
         return 0
-    if size > TLS_RECEIVE_BYTES:
-        size = TLS_RECEIVE_BYTES
     got = transport_receive(connection.fd, reactor.cipher, size)
     if got <= 0:
         return got
