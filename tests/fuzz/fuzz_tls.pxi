@@ -23,7 +23,7 @@ cdef extern from *:
     #include <openssl/ssl.h>
     #include <openssl/x509v3.h>
 
-    /* Certificates: the same keys each time, and signatures of the same size, so that an input cuts at the same places. */
+    /* Certificates: the same keys each time, and signatures of the same size: an input cuts at the same places. */
 
     static EVP_PKEY *fuzz_key(uint8_t number) {
         uint8_t seed[32];
@@ -31,7 +31,8 @@ cdef extern from *:
         return EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, sizeof(seed));
     }
 
-    static X509 *fuzz_certificate(const char *name, EVP_PKEY *key, const char *issuer, EVP_PKEY *signer, int authority) {
+    static X509 *fuzz_certificate(
+            const char *name, EVP_PKEY *key, const char *issuer, EVP_PKEY *signer, int authority) {
         X509 *made = X509_new();
         X509_EXTENSION *extension;
         X509_NAME *field;
@@ -371,7 +372,8 @@ cdef void fuzz_tls_subscribe(FuzzTalk *talk) noexcept nogil:
     if talk.stream == 1:
         # Preface; SETTINGS with the largest window; WINDOW_UPDATE with as much.
         fuzz_peer_say(talk.peer, <const uint8_t *> (
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\6\4\0\0\0\0\0\0\4\x7f\xff\xff\xff\0\0\4\x08\0\0\0\0\0\x7f\xff\0\0"), 52)
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            b"\0\0\6\4\0\0\0\0\0\0\4\x7f\xff\xff\xff\0\0\4\x08\0\0\0\0\0\x7f\xff\0\0"), 52)
     # ":method: POST", ":scheme: https", then literals without indexing (RFC 7541, 6.2.2).
     memcpy(said + at, b"\x83\x87\x01\x05relay\x04\x1c", 11)
     at += 11

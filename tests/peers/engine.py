@@ -110,11 +110,15 @@ class Engine:
 
     def add(self, peer: Listening, feeds: int = 7, address: str = "127.0.0.1") -> int:
         """Make a peer known as a node and connect to it; does not wait. Returns the node's number."""
-        number = self._nodes
-        self._nodes += 1
+        number = self.next_node()
         self.native.add_node(number, feeds)
         self.reach(number, peer.port, address)
         return number
+
+    def next_node(self) -> int:
+        """The number of the next node."""
+        self._nodes += 1
+        return self._nodes - 1
 
     def reach(self, node: int, port: int, address: str = "127.0.0.1") -> None:
         """Connect to a node that is known; does not wait."""

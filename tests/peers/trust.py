@@ -16,6 +16,7 @@ from .certificates import Authority, Leaf, authority, operator_authority, write_
 
 NAME = "relay.test"
 WAIT = 30.0
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # and empty SETTINGS
 NAMES = ("127.0.0.1", "::1", "localhost", NAME)
 
 
@@ -87,6 +88,7 @@ def knock(port: int, context: ssl.SSLContext) -> str:
             socket.create_connection((NAMES[0], port), WAIT) as sock,
             context.wrap_socket(sock, server_hostname=NAMES[0]) as secure,
         ):
+            secure.sendall(PREFACE)
             return "" if secure.recv(9) else "the end"
     except ssl.SSLError as error:
         return error.reason or str(error)
