@@ -49,8 +49,8 @@ from relay.native.posix cimport (
 )
 from relay.native.status cimport (
     STATUS_ENDED, STATUS_GOAWAY, STATUS_GRPC, STATUS_HTTP, STATUS_LIMIT, STATUS_NONCE, STATUS_NO_MEMORY,
-    STATUS_NO_TRAILERS, STATUS_OK, STATUS_PROTOCOL, STATUS_REFUSED, STATUS_RESET, STATUS_SELF, STATUS_SILENT, STATUS_SYSTEM,
-    STATUS_TIMEOUT, STATUS_UNREACHABLE, status_grpc, status_text,
+    STATUS_NO_TRAILERS, STATUS_OK, STATUS_PROTOCOL, STATUS_REFUSED, STATUS_RESET, STATUS_SELF, STATUS_SILENT,
+    STATUS_SYSTEM, STATUS_TIMEOUT, STATUS_UNREACHABLE, status_grpc, status_text,
 )
 from relay.native.tls cimport tls_begin, tls_forget, tls_keep, tls_name
 from relay.native.tls_context cimport tls_context_take

@@ -23,12 +23,15 @@ class Scene(Closing):
     Args:
         flags: of the relay.
         nodes: ports of further nodes, which may be hostile.
+        variables: of its environment.
     """
 
-    def __init__(self, *flags: str, nodes: tuple[int, ...] = ()) -> None:
+    def __init__(self, *flags: str, nodes: tuple[int, ...] = (), **variables: str) -> None:
         self.pair = Pair()
         try:
-            self.relay = Relay("-journal-bytes=32MiB", "-log-level=info", *flags, nodes=(self.pair.port, *nodes))
+            self.relay = Relay(
+                "-journal-bytes=32MiB", "-log-level=info", *flags, nodes=(self.pair.port, *nodes), **variables
+            )
             try:
                 self.pair.subscribe(self.relay.port)
                 while len(self.counters()["subscribers"]) < 3:
