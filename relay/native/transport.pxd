@@ -50,7 +50,8 @@ cdef inline ssize_t _read_tls(Connection *connection, size_t size, bint *more) n
     got = transport_receive(connection.fd, reactor.cipher, size)
     if got <= 0:
         return got
-    more[0] = <size_t> got == size
+    # Bytes that complete no record look like none; that the peer has closed behind them is not told again.
+    more[0] = <size_t> got == size or connection.hung_up
     connection.tls.received = reactor.cipher
     connection.tls.received_size = <size_t> got
     return transport_rest(connection, more)

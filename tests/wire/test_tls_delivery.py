@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from peers import client, events, h2_client, h2_node
 from peers.crowd import request
-from peers.engine import Engine, Sink
+from peers.engine import WAIT, Engine, Sink
 from peers.events import LOGS
 from peers.tls_door import Door
 from peers.trust import PREFACE, trust
@@ -72,6 +72,7 @@ def test_the_end_is_said(engine: Start) -> None:
         relay.shutdown()
         assert wire.wait_over(stream).status[0] == UNAVAILABLE
         wire.wait_closed()
+        wire.close()
         way.passages[0].join()
         assert (way.passages[0].notified, way.passages[0].error) == (True, "")
 
@@ -88,7 +89,8 @@ def test_a_client_that_says_its_end_is_let_go(engine: Start) -> None:
 @pytest.mark.parametrize("how", ["reset", "end of file"])
 @pytest.mark.parametrize("said", [1, 4, 5, 20])
 def test_a_client_that_goes_in_the_middle_of_a_record(engine: Start, how: str, said: int) -> None:
-    relay = engine(tls=trust())
+    """It is missed at once, not when it leaves a ping unanswered."""
+    relay = engine(tls=trust(), ping_after=WAIT)
     context = trust().context(server=False)
     with client.channel(relay.port, trust().channel()) as channel:
         other = client.Subscriber(channel, LOGS).ready()
@@ -118,7 +120,7 @@ def test_a_record_that_nobody_has_encrypted(engine: Start) -> None:
 
 
 def test_a_node_that_goes_in_the_middle_of_a_record(engine: Start) -> None:
-    relay = engine(tls=trust())
+    relay = engine(tls=trust(), node_silence=2 * WAIT, check_timeout=2 * WAIT)
     with h2_node.Node() as peer:
         number = relay.add(peer)
         with trust().context(server=True).wrap_socket(peer.accept_socket(), server_side=True) as secure:
