@@ -8,34 +8,31 @@ may change between versions.
 cdef extern from *:
     """
     #define RELAY_STATUSES(row) \\
-        /*  status             gRPC status  exception           text */ \\
-        row(STATUS_OK,          0, EXCEPTION_NONE,       "no error") \\
-        row(STATUS_NO_MEMORY,   8, EXCEPTION_MEMORY,     "out of memory") \\
-        row(STATUS_MALFORMED,  13, EXCEPTION_VALUE,      "malformed protobuf message") \\
-        row(STATUS_OVERSIZE,    8, EXCEPTION_VALUE,      "message is larger than the limit") \\
-        row(STATUS_COMPRESSED, 12, EXCEPTION_VALUE,      "compressed messages are not supported") \\
-        row(STATUS_TRUNCATED,  13, EXCEPTION_VALUE,      "ended in the middle of a message") \\
-        row(STATUS_BUDGET,      8, EXCEPTION_MEMORY,     "memory budget is used up") \\
-        row(STATUS_REFUSED,    14, EXCEPTION_REFUSED,    "connection refused") \\
-        row(STATUS_UNREACHABLE, 14, EXCEPTION_OS,        "host is unreachable") \\
-        row(STATUS_TIMEOUT,     4, EXCEPTION_TIMEOUT,    "deadline exceeded") \\
-        row(STATUS_CLOSED,     14, EXCEPTION_CONNECTION, "connection closed by the peer") \\
-        row(STATUS_RESET,      14, EXCEPTION_CONNECTION, "reset by the peer") \\
-        row(STATUS_PROTOCOL,   13, EXCEPTION_CONNECTION, "HTTP/2 protocol error") \\
-        row(STATUS_GOAWAY,     14, EXCEPTION_CONNECTION, "peer is going away") \\
-        row(STATUS_NONCE,      14, EXCEPTION_CONNECTION, "HealthCheck answered with another nonce") \\
-        row(STATUS_SILENT,     14, EXCEPTION_TIMEOUT,    "no sign of life") \\
-        row(STATUS_HTTP,       14, EXCEPTION_CONNECTION, "HTTP status is not 200") \\
-        row(STATUS_GRPC,        2, EXCEPTION_CONNECTION, "call ended with an error") \\
-        row(STATUS_ENDED,       0, EXCEPTION_CONNECTION, "stream ended") \\
-        row(STATUS_NO_TRAILERS, 13, EXCEPTION_CONNECTION, "stream ended without trailers") \\
-        row(STATUS_FULL,        8, EXCEPTION_BLOCKING,   "queue is full") \\
-        row(STATUS_LIMIT,       8, EXCEPTION_RUNTIME,    "limit reached") \\
-        row(STATUS_SHUTDOWN,   14, EXCEPTION_RUNTIME,    "relay is shutting down") \\
-        row(STATUS_SYSTEM,     14, EXCEPTION_OS,         "system error") \\
-        row(STATUS_REMOVED,    14, EXCEPTION_RUNTIME,    "node was removed") \\
-        row(STATUS_SELF,        9, EXCEPTION_CONNECTION, "this is the relay itself") \\
-        row(STATUS_TLS,        14, EXCEPTION_CONNECTION, "TLS error")
+        /*  status       gRPC status  exception           text */ \\
+        row(STATUS_OK,            0, EXCEPTION_NONE,     "no error") \\
+        row(STATUS_NO_MEMORY,     8, EXCEPTION_MEMORY,   "out of memory") \\
+        row(STATUS_MALFORMED,    13, EXCEPTION_VALUE,    "malformed protobuf message") \\
+        row(STATUS_OVERSIZE,      8, EXCEPTION_VALUE,    "message is larger than the limit") \\
+        row(STATUS_REFUSED,      14, EXCEPTION_RUNTIME,  "connection refused") \\
+        row(STATUS_UNREACHABLE,  14, EXCEPTION_OS,       "host is unreachable") \\
+        row(STATUS_TIMEOUT,       4, EXCEPTION_RUNTIME,  "deadline exceeded") \\
+        row(STATUS_CLOSED,       14, EXCEPTION_RUNTIME,  "connection closed by the peer") \\
+        row(STATUS_RESET,        14, EXCEPTION_RUNTIME,  "reset by the peer") \\
+        row(STATUS_PROTOCOL,     13, EXCEPTION_RUNTIME,  "HTTP/2 protocol error") \\
+        row(STATUS_GOAWAY,       14, EXCEPTION_RUNTIME,  "peer is going away") \\
+        row(STATUS_NONCE,        14, EXCEPTION_RUNTIME,  "HealthCheck answered with another nonce") \\
+        row(STATUS_SILENT,       14, EXCEPTION_RUNTIME,  "no sign of life") \\
+        row(STATUS_HTTP,         14, EXCEPTION_RUNTIME,  "HTTP status is not 200") \\
+        row(STATUS_GRPC,          2, EXCEPTION_RUNTIME,  "call ended with an error") \\
+        row(STATUS_ENDED,         0, EXCEPTION_RUNTIME,  "stream ended") \\
+        row(STATUS_NO_TRAILERS,  13, EXCEPTION_RUNTIME,  "stream ended without trailers") \\
+        row(STATUS_FULL,          8, EXCEPTION_BLOCKING, "queue is full") \\
+        row(STATUS_LIMIT,         8, EXCEPTION_RUNTIME,  "limit reached") \\
+        row(STATUS_SHUTDOWN,     14, EXCEPTION_RUNTIME,  "relay is shutting down") \\
+        row(STATUS_SYSTEM,       14, EXCEPTION_OS,       "system error") \\
+        row(STATUS_REMOVED,      14, EXCEPTION_RUNTIME,  "node was removed") \\
+        row(STATUS_SELF,          9, EXCEPTION_RUNTIME,  "this is the relay itself") \\
+        row(STATUS_TLS,          14, EXCEPTION_RUNTIME,  "TLS error")
 
     /* Which exception the Python boundary raises. */
     typedef enum {
@@ -43,9 +40,6 @@ cdef extern from *:
         EXCEPTION_MEMORY,      /* MemoryError */
         EXCEPTION_VALUE,       /* ValueError */
         EXCEPTION_OS,          /* OSError, with errno where there is one */
-        EXCEPTION_CONNECTION,  /* ConnectionError */
-        EXCEPTION_REFUSED,     /* ConnectionRefusedError */
-        EXCEPTION_TIMEOUT,     /* TimeoutError */
         EXCEPTION_BLOCKING,    /* BlockingIOError */
         EXCEPTION_RUNTIME      /* RuntimeError */
     } ExceptionKind;
@@ -79,9 +73,6 @@ cdef extern from *:
         EXCEPTION_MEMORY
         EXCEPTION_VALUE
         EXCEPTION_OS
-        EXCEPTION_CONNECTION
-        EXCEPTION_REFUSED
-        EXCEPTION_TIMEOUT
         EXCEPTION_BLOCKING
         EXCEPTION_RUNTIME
 
@@ -90,9 +81,6 @@ cdef extern from *:
         STATUS_NO_MEMORY     # an allocation failed
         STATUS_MALFORMED     # bytes that no protobuf parser takes
         STATUS_OVERSIZE      # an event or a request above its limit
-        STATUS_COMPRESSED    # a frame with its compressed flag set, although we never advertise it
-        STATUS_TRUNCATED     # a stream ended inside a frame
-        STATUS_BUDGET        # one of our own budgets (assembly, remainders) is used up
         STATUS_REFUSED       # ECONNREFUSED
         STATUS_UNREACHABLE   # no route to the host or network
         STATUS_TIMEOUT       # a deadline of ours passed
