@@ -12,6 +12,7 @@ ARGS ?=
 BENCH := $(PYTEST) benchmarks --benchmark-enable --benchmark-only
 SANITIZED ?= tests/unit tests/wire
 FUZZ_SECONDS ?= 600
+SOAK_SECONDS ?= 600
 BENCH_JSON ?= build/bench.json
 
 SOURCES := $(wildcard relay/*.pyx relay/native/*.pxd relay/native/*.h tests/native/*.pyx tests/native/shown_*.pxi \
@@ -24,7 +25,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport RELAY_FUZZ RELAY_DEBUG RELAY_SANITIZE RELAY_BUILD_DIR RELAY_SHOWN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo kube-apiserver search-engines test bench bench-smoke bench-compare lint format types debug image \
+.PHONY: help setup build demo kube-apiserver search-engines test soak bench bench-smoke bench-compare lint format types debug image \
 	sanitize sanitize-address sanitize-thread fuzz lock clean distclean
 
 help: ## this list
@@ -46,6 +47,9 @@ search-engines: ## Elasticsearch and OpenSearch for the system tests; skipped wi
 
 test: build kube-apiserver search-engines ## the whole suite on the normal build
 	$(PYTEST) $(ARGS)
+
+soak: build ## churn, rotation and attack together for SOAK_SECONDS (600), the invariants checked all the time
+	SOAK_SECONDS=$(SOAK_SECONDS) $(PYTEST) tests/system/test_soak.py -o faulthandler_timeout=$$(($(SOAK_SECONDS) + 300)) $(ARGS)
 
 bench: build kube-apiserver ## all benchmarks; figures go to build/bench.json
 	@scripts/system.sh peers

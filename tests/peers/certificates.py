@@ -188,6 +188,18 @@ def write_folder(path: Path, ca: Authority, server: Leaf | None = None, client: 
     return path
 
 
+def swap_folder(path: Path, ca: Authority, server: Leaf, client: Leaf) -> None:
+    """Write the files as the kubelet does with a projected volume: ..data comes to be another folder, all at once."""
+    path.mkdir(parents=True, exist_ok=True)
+    version = path / f"..{sum(each.name[2:].isdigit() for each in path.iterdir()) + 1}"
+    for file in write_folder(version, ca, server, client).iterdir():
+        if not (path / file.name).is_symlink():
+            (path / file.name).unlink(missing_ok=True)
+            (path / file.name).symlink_to(Path("..data") / file.name)
+    (path / "..data_tmp").symlink_to(version.name)
+    (path / "..data_tmp").rename(path / "..data")
+
+
 def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
     """A new RSA key; 40 ms."""
     return rsa.generate_private_key(65537, bits)

@@ -26,6 +26,7 @@ from peers.certificates import (
     operator_authority,
     rsa_key,
     server_only,
+    swap_folder,
     write_folder,
 )
 from peers.client import Subscriber, channel
@@ -324,17 +325,7 @@ def replace_files(folder: Path, ca: Authority, server: Leaf, own: Leaf) -> None:
         file.replace(folder / file.name)
 
 
-def swap_data(folder: Path, ca: Authority, server: Leaf, own: Leaf) -> None:
-    """As the kubelet does with a projected volume: ..data comes to be another folder, all at once."""
-    version = folder / ("..2" if (folder / "..1").exists() else "..1")
-    for file in write_folder(version, ca, server, own).iterdir():
-        if not (folder / file.name).is_symlink():
-            (folder / file.name).symlink_to(Path("..data") / file.name)
-    (folder / "..data_tmp").symlink_to(version.name)
-    (folder / "..data_tmp").rename(folder / "..data")
-
-
-@pytest.mark.parametrize("change", [replace_files, swap_data])
+@pytest.mark.parametrize("change", [replace_files, swap_folder])
 def test_changed_certificates_serve_new_connections_and_open_ones_go_on(
     tmp_path: Path, ca: Authority, change: Callable[..., None]
 ) -> None:
