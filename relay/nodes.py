@@ -214,6 +214,12 @@ class NodeTable:
         node.addresses = tuple(rest)
         node.state = State.CONNECTING
         self._cancel_timers(node)
+        other = self._connected_at(node.address, node)
+        if other is not None:
+            # Its events would come twice. A name stands for an address only now: who claims what cannot tell.
+            where = Address(node.address, node.where.port)
+            self._disconnected(node, f"{where} is connected already, as node {other.name}")
+            return
         # Under TLS a node that was given by its name is checked for that: whoever answers for it at any address. An
         # address is checked for itself, also where it is another of the same pod.
         host = node.where.host
@@ -222,6 +228,17 @@ class NodeTable:
             self._engine.connect_node(node.number, node.address, node.where.port, name)
         except MemoryError as error:
             self._wait(node, "node cannot be reached", str(error))
+
+    def _connected_at(self, address: str, asking: _Node) -> _Node | None:
+        """Another node that has a connection to this address, or is about to."""
+        for node in self._nodes.values():
+            if (
+                node is not asking
+                and node.state in (State.CONNECTING, State.STREAMING)
+                and (node.address, node.where.port) == (address, asking.where.port)
+            ):
+                return node
+        return None
 
     def _connected(self, node: _Node) -> None:
         if node.state is State.STREAMING:

@@ -193,6 +193,36 @@ def test_every_address_of_a_name_is_tried_before_waiting(world: World) -> None:
     assert [call[2] for call in world.engine.take() if call[0] == "connect"] == ["::1", "127.0.0.1"]
 
 
+def test_a_name_of_an_address_that_is_connected_already_waits(world: World) -> None:
+    """As of a pod that was found, and is named by -nodes, too: its events would come twice."""
+    first = world.streaming_node()
+    second = world.table.add(Address("other.example", 32767))
+    world.names.answer("10.0.0.1")
+    assert world.state(second) == "waiting"
+    assert (
+        world.table.describe(second)["last_error"] == "10.0.0.1:32767 is connected already, as node node.example:32767"
+    )
+    assert world.engine.take() == [("add", second, 7)]
+    world.table.remove(first)
+    world.clock.advance(1.0)
+    world.names.answer("10.0.0.1")
+    assert world.engine.take() == [("remove", first), ("connect", second, "10.0.0.1", 32767)]
+
+
+def test_another_address_of_the_name_is_tried_instead_of_one_that_is_connected(world: World) -> None:
+    world.streaming_node()
+    second = world.table.add(Address("other.example", 32767))
+    world.names.answer("10.0.0.1", "10.0.0.2")
+    assert world.engine.take() == [("add", second, 7), ("connect", second, "10.0.0.2", 32767)]
+
+
+def test_another_port_of_an_address_is_another_node(world: World) -> None:
+    world.streaming_node()
+    second = world.table.add(Address("other.example", 32768))
+    world.names.answer("10.0.0.1")
+    assert world.engine.take() == [("add", second, 7), ("connect", second, "10.0.0.1", 32768)]
+
+
 def test_a_lost_connection_is_tried_again_from_the_name_on(world: World) -> None:
     node = world.streaming_node()
     world.lose(node)
