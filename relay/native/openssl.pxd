@@ -221,5 +221,6 @@ cdef extern from "<openssl/ssl.h>" nogil:
     SSL_SESSION *SSL_get1_session(SSL *ssl)
     int SSL_is_init_finished(const SSL *ssl)
     int SSL_set_session(SSL *ssl, SSL_SESSION *session)
+    X509 *SSL_SESSION_get0_peer(SSL_SESSION *session)
     bint SSL_SESSION_is_resumable(const SSL_SESSION *session)
     void SSL_SESSION_free(SSL_SESSION *session)

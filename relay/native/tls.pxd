@@ -15,11 +15,12 @@ from relay.native.model cimport TLS_PLAIN, TLS_SEALS, Connection, Node, Reactor,
 from relay.native.openssl cimport (
     BIO, BIO_NOCLOSE, BIO_free, BIO_new, BIO_new_socket, BIO_set_data, BIO_set_init, ERR_GET_REASON, ERR_clear_error,
     ERR_peek_last_error, ERR_reason_error_string, SSL_AD_REASON_OFFSET, SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN,
-    SSL_RECEIVED_SHUTDOWN, SSL_SENT_SHUTDOWN, SSL_SESSION, SSL_SESSION_free, SSL_SESSION_is_resumable,
-    SSL_do_handshake, SSL_free, SSL_free_buffers, SSL_get0_alpn_selected, SSL_get0_peer_certificate, SSL_get1_session,
-    SSL_get_error, SSL_get_verify_result, SSL_is_init_finished, SSL_new, SSL_read, SSL_set_accept_state,
-    SSL_set_app_data, SSL_set_bio, SSL_set_connect_state, SSL_set_session, SSL_set_shutdown, SSL_set_tlsext_host_name,
-    SSL_shutdown, SSL_write, X509, X509_V_OK, X509_verify_cert_error_string,
+    SSL_RECEIVED_SHUTDOWN, SSL_SENT_SHUTDOWN, SSL_SESSION, SSL_SESSION_free, SSL_SESSION_get0_peer,
+    SSL_SESSION_is_resumable, SSL_do_handshake, SSL_free, SSL_free_buffers, SSL_get0_alpn_selected,
+    SSL_get0_peer_certificate, SSL_get1_session, SSL_get_error, SSL_get_verify_result, SSL_is_init_finished, SSL_new,
+    SSL_read, SSL_set_accept_state, SSL_set_app_data, SSL_set_bio, SSL_set_connect_state, SSL_set_session,
+    SSL_set_shutdown, SSL_set_tlsext_host_name, SSL_shutdown, SSL_write, X509, X509_V_OK,
+    X509_verify_cert_error_string,
 )
 from relay.native.posix cimport iovec, sockaddr_storage
 from relay.native.status cimport STATUS_NO_MEMORY, STATUS_OK
@@ -102,19 +103,24 @@ cdef inline void tls_forget(Node *node) noexcept nogil:
     node.session = NULL
 
 
-cdef inline void tls_name(Connection *connection, const Node *node) noexcept nogil:
-    """Tell the server which name is meant, and which session of before could go on."""
+cdef inline void tls_name(Connection *connection, Node *node) noexcept nogil:
+    """Tell the server which name is meant, and which session of before could go on; a session is tried once."""
     if node.name[0]:
         SSL_set_tlsext_host_name(connection.tls.ssl, node.name)
-    if node.session != NULL and memcmp(&node.session_peer, &connection.peer, sizeof(sockaddr_storage)) == 0:
+    if (node.session != NULL and certificate_in_time(SSL_SESSION_get0_peer(node.session)) == X509_V_OK
+            and memcmp(&node.session_peer, &connection.peer, sizeof(sockaddr_storage)) == 0):
         SSL_set_session(connection.tls.ssl, node.session)
+    tls_forget(node)
 
 
 cdef inline void tls_keep(Connection *connection, Node *node) noexcept nogil:
     """Keep the session of a node's connection that is about to be freed, for the next one to the same address."""
     cdef TlsLink *link = connection.tls
     cdef SSL_SESSION *session
-    if link == NULL or not link.open or link.broken:
+    if link == NULL or not link.open or link.broken or connection.session == NULL:
+        return
+    if connection.tls_context != connection.reactor.client_tls:
+        # It was verified by former rules.
         return
     # OpenSSL forgets the session of a connection that ends without a word.
     SSL_set_shutdown(link.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)

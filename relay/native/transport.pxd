@@ -32,7 +32,10 @@ cdef inline ssize_t transport_rest(Connection *connection, bint *more) noexcept 
 
     A part is decrypted, looked at and copied to its place before the next one, so that it stays in the core's caches.
     """
-    cdef size_t total = tls_decrypt(connection, connection.reactor.receive, TLS_PART_BYTES)
+    cdef size_t total
+    # What OpenSSL had to say about the part before has been sent.
+    connection.reactor.sealed_used = 0
+    total = tls_decrypt(connection, connection.reactor.receive, TLS_PART_BYTES)
     if connection.tls.over or connection.tls.broken:
         # Its end is told by the next read.
         more[0] = True

@@ -326,8 +326,10 @@ def test_what_is_set_holds_for_new_connections_alone(engine: Start) -> None:
     with client.channel(relay.port) as plain, client.channel(relay.port, trust().channel()) as secure:
         before = client.Subscriber(plain, LOGS).ready()
         relay.native.set_tls(server=trust().server(), client=None)
+        relay.counters()  # whoever comes before the command is looked at, comes before it
         after = client.Subscriber(secure, LOGS).ready()
         relay.native.set_tls(server=None, client=None)
+        relay.counters()
         assert knock(relay.port, trust().context(server=False)) == "WRONG_VERSION_NUMBER"
         sent = events.events(LOGS, 3)
         relay.publish(LOGS, *sent)
