@@ -8,6 +8,7 @@ import pytest
 from peers import events, h2_client, h2_wire
 from peers.engine import Engine
 from peers.events import LOGS
+from peers.hostile import CHECK, PADDED, WATCH, Attacker, call, frame, headers, literal, long_block
 
 from relay import feeds
 
@@ -186,23 +187,6 @@ def test_when_all_is_held_the_small_are_served_and_the_large_get_no_more(engine:
 # What is counted by the second --------------------------------------------------------------------
 
 
-def literal(name: bytes, value: bytes) -> bytes:
-    """A header that goes into no table (RFC 7541, 6.2.2); lengths below 127."""
-    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
-REQUEST = b"".join(
-    literal(name, value)
-    for name, value in [
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", b"/feeder.LogService/WatchLogs"),
-        (b":authority", b"relay"),
-        (b"content-type", b"application/grpc"),
-    ]
-)
-
-
 def cut_off(wire: h2_client.Client, relay: Engine, limit: str) -> None:
     """The connection ends with ENHANCE_YOUR_CALM, counted once."""
     wire.wait_closed()
@@ -211,34 +195,31 @@ def cut_off(wire: h2_client.Client, relay: Engine, limit: str) -> None:
     assert limits(relay) == {limit: 1}
 
 
-def flood(wire: h2_client.Client, *frames: tuple[int, int, int, bytes], times: int) -> None:
-    """The same frames over and over, in one write; whoever is cut off meanwhile is."""
-    data = b"".join(
-        len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
-        for kind, flags, stream, payload in frames
-    )
+def flood(wire: h2_client.Client, data: bytes, times: int) -> None:
+    """The same over and over, in one write; whoever is cut off meanwhile is."""
     with contextlib.suppress(OSError):
         wire.send(data * times)
 
 
-FLOODS: dict[str, Callable[[h2_client.Client, int], None]] = {
-    "acknowledgements of no ping": lambda wire, times: flood(wire, (h2_wire.PING, 1, 0, bytes(8)), times=times * 10),
-    "going away": lambda wire, times: flood(wire, (h2_wire.GOAWAY, 0, 0, bytes(8)), times=times),
-    "priorities": lambda wire, times: flood(wire, (h2_wire.PRIORITY, 0, 1, b"\0\0\0\0\x10"), times=times),
-    "crumbs of credit": lambda wire, times: flood(wire, (h2_wire.WINDOW_UPDATE, 0, 0, b"\0\0\0\x01"), times=times * 10),
-    "padding without data": lambda wire, times: flood(wire, (h2_wire.DATA, 8, 1, b"\0"), times=times),
+# What is said, and how many of it count as much as ten pings.
+FLOODS = {
+    "acknowledgements of no ping": (frame(h2_wire.PING, 1, payload=bytes(8)), 10),
+    "going away": (frame(h2_wire.GOAWAY, payload=bytes(8)), 1),
+    "priorities": (frame(h2_wire.PRIORITY, 0, 1, b"\0\0\0\0\x10"), 1),
+    "crumbs of credit": (frame(h2_wire.WINDOW_UPDATE, payload=(1).to_bytes(4)), 10),
+    "padding without data": (frame(h2_wire.DATA, PADDED, 1, b"\0"), 1),
 }
 
 
-@pytest.mark.parametrize("said", FLOODS.values(), ids=FLOODS.keys())
-def test_frames_that_bring_nothing_are_counted(engine: Start, said: Callable[[h2_client.Client, int], None]) -> None:
+@pytest.mark.parametrize(("said", "ten"), FLOODS.values(), ids=FLOODS.keys())
+def test_frames_that_bring_nothing_are_counted(engine: Start, said: bytes, ten: int) -> None:
     relay = engine(max_controls=500)
     with h2_client.Client(relay.port) as good, h2_client.Client(relay.port) as bad:
         stream = good.watch(LOGS)
         bad.open(feeds.METHODS[LOGS])
-        said(bad, 20)
+        flood(bad, said, 20 * ten)
         assert bad.check(1) == 1
-        said(bad, 60)
+        flood(bad, said, 120 * ten)
         cut_off(bad, relay, "controls")
         relay.publish(LOGS, b"")
         assert good.wait_messages(stream, 1) == [b""]
@@ -246,12 +227,13 @@ def test_frames_that_bring_nothing_are_counted(engine: Start, said: Callable[[h2
 
 def test_calls_are_counted(engine: Start) -> None:
     relay = engine(max_controls=500)
-    with h2_client.Client(relay.port) as bad:
-        with contextlib.suppress(OSError, AssertionError):
-            for number in range(300):
-                assert bad.check(number) == number
-        cut_off(bad, relay, "controls")
-        assert len(bad.streams) < 300
+    with Attacker(relay.port) as bad:
+        bad.say(b"".join(call(stream, CHECK, events.nonce(1)) for stream in range(1, 601, 2)))
+        said = bad.last_words()
+        assert said.goaway is not None
+        assert said.goaway[0] == ENHANCE_YOUR_CALM
+        assert said.statuses.total() < 300
+        assert limits(relay) == {"controls": 1}
 
 
 def test_messages_for_python_are_counted(engine: Start) -> None:
@@ -275,7 +257,7 @@ def test_a_client_that_does_not_hear_it_is_cut_off_all_the_same(engine: Start) -
         for number in range(5):
             relay.publish(LOGS, *events.events(LOGS, 2000, 1000, number))
         relay.wait_counters(lambda now: now["process"]["tail_bytes"], "a full socket")
-        flood(bad, (h2_wire.PRIORITY, 0, 1, b"\0\0\0\0\x10"), times=60)
+        flood(bad, frame(h2_wire.PRIORITY, 0, 1, b"\0\0\0\0\x10"), 120)
         relay.wait_counters(lambda now: now["process"]["clients"] == 0, "the end of the connection")
         assert limits(relay) == {"controls": 1}
 
@@ -283,19 +265,10 @@ def test_a_client_that_does_not_hear_it_is_cut_off_all_the_same(engine: Start) -
 # Header blocks ------------------------------------------------------------------------------------
 
 
-def send_block(wire: h2_client.Client, block: bytes) -> None:
-    """A header block that the h2 library does not know of, in as many frames as it takes."""
-    parts = list(events.chunks(block, 16384))
-    for at, part in enumerate(parts):
-        flags = (1 if at == 0 else 0) | (4 if at == len(parts) - 1 else 0)
-        with contextlib.suppress(OSError):
-            wire.send_raw_frame(h2_wire.HEADERS if at == 0 else h2_wire.CONTINUATION, flags, 1, part)
-
-
 # One entry of 4 KiB in the table, then a byte for each repetition (RFC 7541, 6.1).
-INDEXED = REQUEST + b"\x40\x01x\x7f\xa1\x1e" + b"y" * 4000 + b"\xbe" * 60_000
-EMPTY = REQUEST + literal(b"", b"") * 20_000
-SMALL_ONES = REQUEST + literal(b"a", b"") * 20_000
+INDEXED = WATCH + b"\x40\x01x\x7f\xa1\x1e" + b"y" * 4000 + b"\xbe" * 60_000
+EMPTY = WATCH + literal(b"", b"") * 20_000
+SMALL_ONES = WATCH + literal(b"a", b"") * 20_000
 
 
 @pytest.mark.parametrize("block", [INDEXED, EMPTY, SMALL_ONES], ids=["indexed", "empty names", "many"])
@@ -303,7 +276,7 @@ def test_a_header_bomb_is_not_decoded_to_its_end(engine: Start, block: bytes) ->
     relay = engine()
     with h2_client.Client(relay.port) as good, h2_client.Client(relay.port) as bad:
         stream = good.watch(LOGS)
-        send_block(bad, block)
+        flood(bad, long_block(1, block), 1)
         cut_off(bad, relay, "headers")
         relay.publish(LOGS, b"")
         assert good.wait_messages(stream, 1) == [b""]
@@ -313,7 +286,7 @@ def test_a_table_that_is_too_large_is_refused(engine: Start) -> None:
     """A table size update beyond the 4,096 bytes that we have announced by saying nothing (RFC 7541, 4.2)."""
     relay = engine()
     with h2_client.Client(relay.port) as bad:
-        send_block(bad, b"\x3f\xe1\xff\x03" + REQUEST)
+        flood(bad, headers(1, b"\x3f\xe1\xff\x03" + WATCH), 1)
         bad.wait_closed()
         assert bad.goaway is not None
         assert bad.goaway[0] == 9, "COMPRESSION_ERROR"
