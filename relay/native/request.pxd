@@ -19,7 +19,7 @@ from relay.native.model cimport (
     FEED_ALERTS, FEED_LOGS, FEED_MESSAGES, LIMIT_ADDRESS, LIMIT_CALLS, LIMIT_HEADERS, LIMIT_MEMORY, LIMIT_REQUEST,
     LIMIT_SUBSCRIBERS,
     METHOD_HEALTH_CHECK, METHOD_MESSAGES, METHOD_PYTHON, METHOD_UNKNOWN, PREFIX, REFUSAL_CONTENT,
-    REFUSAL_HEADERS, REFUSAL_METHOD, REFUSAL_NONE, REPORT_CALL, STREAM_ANSWER, STREAM_FEED, STREAM_OVER,
+    REFUSAL_HEADERS, REFUSAL_METHOD, REFUSAL_NONE, REPORT_CALL, STREAM_ANSWER, STREAM_OVER,
     STREAM_REQUEST, TEXT_BYTES, Reactor, Report, Stream,
 )
 from relay.native.nghttp2 cimport (
@@ -418,5 +418,4 @@ cdef inline void request_half_closed(Reactor *reactor, Stream *stream, nghttp2_d
             reactor.limits[LIMIT_CALLS] += 1
             stream_end(reactor, stream, GRPC_RESOURCE_EXHAUSTED, "too many calls wait for an answer",
                        NGHTTP2_ENHANCE_YOUR_CALM)
-    if stream.kind == STREAM_FEED:
-        stream_request_free(reactor, stream)
+    stream_request_free(reactor, stream)

@@ -184,6 +184,23 @@ def test_when_all_is_held_the_small_are_served_and_the_large_get_no_more(engine:
         assert all(wire.goaway is None for wire in (good, new))
 
 
+def test_messages_that_wait_for_python_are_bounded(engine: Start) -> None:
+    """By their bytes, too: a mebibyte, however many calls they belong to."""
+    relay = engine(handle=[METHOD], max_controls=1 << 30)
+    relay.pause()
+    try:
+        with h2_client.Client(relay.port) as wire:
+            for _ in range(30):
+                wire.call(METHOD, bytes(60_000))
+            wire.round_trip()
+            refused = [stream for stream in wire.streams.values() if stream.over]
+            assert {stream.status[0] for stream in refused} == {RESOURCE_EXHAUSTED}
+            assert len(refused) == 30 - (1 << 20) // 60_000
+            assert limits(relay) == {"calls": len(refused)}
+    finally:
+        relay.resume()
+
+
 # What is counted by the second --------------------------------------------------------------------
 
 
