@@ -14,6 +14,7 @@ from .good_pair import Pair
 CALM = 1.0  # s in which the pace without an attack is measured
 ATTACK = 2.0  # s for which an attack goes on at least
 PACE = 0.9  # of it, at least, with the attack
+ATTEMPTS = 3  # at that, for a machine that has other things to do
 PAUSE = 0.02  # s between two rounds of it: faster, and it would run out of ports to come from
 
 
@@ -60,15 +61,10 @@ class Scene(Closing):
             The limits that were met meanwhile, with how often.
         """
         before = self.limits()
-        first = self.pair.now()
-        time.sleep(CALM)
-        second = self.pair.now()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            act()
-            time.sleep(PAUSE)
-        third = self.pair.now()
-        calm, busy = second.pace_since(first), third.pace_since(second)
+        for _ in range(ATTEMPTS):
+            calm, busy = self._paces(act, seconds)
+            if busy >= PACE * calm:
+                break
         assert busy >= PACE * calm, f"{busy:.0f} events a second under attack, {calm:.0f} before"
         self.pair.settle()
         counters = self.counters()
@@ -77,6 +73,17 @@ class Scene(Closing):
         assert resident(self.relay, "VmHWM") < MOST, f"{resident(self.relay, 'VmHWM') / MIB} MiB"
         after = {name: count for name, count in counters["process"]["limits"].items() if count}
         return {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)}
+
+    def _paces(self, act: Callable[[], object], seconds: float) -> tuple[float, float]:
+        """Events a second without the attack and with it, one right after the other."""
+        first = self.pair.now()
+        time.sleep(CALM)
+        second = self.pair.now()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            act()
+            time.sleep(PAUSE)
+        return second.pace_since(first), self.pair.now().pace_since(second)
 
     def close(self) -> None:
         self.relay.__exit__(None, None, None)
