@@ -85,7 +85,8 @@ class Engine:
         self._paused = threading.Lock()
         self._nodes = 0
         self._tickets = 0
-        self.port = 0
+        self.port = 0  # where peers connect
+        self.own_port = 0  # where it listens itself: another one where there are doors
         self.closed = False
         if handle:
             self.native.handle(handle)
@@ -100,6 +101,7 @@ class Engine:
             with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
                 self.port = listener.getsockname()[1]
                 self.native.listen(listener.fileno())
+        self.own_port = self.port
         if self._trust is not None:
             self.doors.append(Door(self.port, self._trust.context(server=False)))
             self.port = self.doors[0].port

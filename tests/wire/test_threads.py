@@ -14,6 +14,7 @@ import pytest
 from h2.exceptions import ProtocolError
 from peers import events, h2_client
 from peers.engine import At, Engine
+from peers.trust import trust
 
 from relay import _fastpath, feeds
 
@@ -78,12 +79,25 @@ def subscribe(port: int) -> Step:
     return step
 
 
+def rotate(engine: _fastpath.Engine) -> Step:
+    """The same certificates anew, for subscribers, and for nodes."""
+
+    def step(_: random.Random) -> None:
+        engine.set_tls(server=trust().server(), client=trust().client())
+
+    return step
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 @pytest.mark.parametrize("end", ["close", "shut down", "leave first"])
-def test_everything_at_once(end: str) -> None:
+def test_everything_at_once(end: str, tls: bool) -> None:
+    secure = trust() if tls else None
     descriptors = len(list(OPEN.iterdir()))
-    relay = Engine(journal_bytes=3 * 8400, max_event_bytes=4096)
-    below = Engine(journal_bytes=3 * 8400, max_event_bytes=4096, listen=False)
-    below.add(At(relay.port))
+    # Room for those that come faster than the last ones are gone, in a slow build.
+    room = {"max_connections": 10_000, "max_address_connections": 10_000, "client_bytes": 1 << 30}
+    relay = Engine(journal_bytes=3 * 8400, max_event_bytes=4096, tls=secure, doors=tls, **room)
+    below = Engine(journal_bytes=3 * 8400, max_event_bytes=4096, tls=secure, listen=False)
+    below.add(At(relay.own_port))
     ended = threading.Event()
     wrong: list[BaseException] = []
 
@@ -101,7 +115,9 @@ def test_everything_at_once(end: str) -> None:
                     return
 
     steps = [publish(relay.native), read(relay.native), read(relay.native), read(below.native)]
-    steps += [connect(below.native, relay.port, range(1, 1 << 20)), subscribe(relay.port), subscribe(relay.port)]
+    steps += [connect(below.native, relay.own_port, range(1, 1 << 20)), subscribe(relay.port), subscribe(relay.port)]
+    if tls:
+        steps += [rotate(relay.native), rotate(below.native)]
     threads = [threading.Thread(target=run, args=(step, seed)) for seed, step in enumerate(steps)]
     for thread in threads:
         thread.start()
