@@ -414,7 +414,8 @@ def test_a_subscriber_half_closes_its_socket(engine: Start) -> None:
 def test_a_thousand_subscribers(
     engine: Start, go_node: GoNode, go_client: GoClient, connections: int, streams: int
 ) -> None:
-    relay = engine(max_connections=2000, max_address_connections=2000, client_bytes=1 << 27)
+    many = dict.fromkeys(("max_connections", "max_address_connections", "max_subscribers"), 2000)
+    relay = engine(**many, client_bytes=1 << 27)
     peer = go_node("-gate", "-count", "200", "-rate", "2000")
     relay.connect(At(peer.ports[0]))
     readers = go_client(
