@@ -147,6 +147,7 @@ class Engine:
 
         Raises:
             ValueError: a Tls of the other part.
+            RuntimeError: a Tls that could not be made.
         """
     def open_stream(self, node: int, feed: int) -> None:
         """Open one ended feed again. Ignored unless the node is connected and the feed closed."""

@@ -210,6 +210,7 @@ TLS_FAULTS = (
 
 cdef class Tls:
     cdef TlsContext *context
+    cdef bint whole            # made to the end
 
     def __init__(
         self, *, bint server, bytes certificate=b"", bytes key=b"", bytes root=b"", str client_auth="require", allow=(),
@@ -249,21 +250,27 @@ cdef class Tls:
             raise MemoryError("no memory for TLS")
         if fault:
             raise ValueError(TLS_FAULTS[fault])
+        self.whole = True
 
     def __dealloc__(self):
         tls_context_release(self.context)
 
+    cdef TlsContext *made(self) except NULL:
+        if not self.whole:
+            raise RuntimeError("the Tls was not made")
+        return self.context
+
     @property
     def expires(self):
-        return self.context.expires
+        return self.made().expires
 
     @property
     def roots(self):
-        return self.context.roots
+        return self.made().roots
 
     @property
     def kernel(self):
-        return bool(self.context.kernel)
+        return bool(self.made().kernel)
 
 
 cdef class Engine:
@@ -537,9 +544,9 @@ cdef class Engine:
 
     def set_tls(self, *, Tls server, Tls client):
         cdef Command *command
-        if server is not None and not server.context.server:
+        if server is not None and not server.made().server:
             raise ValueError("server is a Tls of a client")
-        if client is not None and client.context.server:
+        if client is not None and client.made().server:
             raise ValueError("client is a Tls of a server")
         command = self.command(COMMAND_TLS, 0)
         command.tls[0] = tls_context_take(server.context) if server is not None else NULL

@@ -4,7 +4,8 @@ One costs a millisecond of CPU, most of it in a single step. So they wait in a q
 turn's events have left: for SHAKE_BUDGET at most, though at least one step, and, while events flow, in a SHAKE_SHARE-th
 part of the thread's time. An event thus waits for one or two steps at the worst, however many clients come at once.
 What handshakes of clients hold is bounded, too: SHAKE_MOST of them are under way at a time. Those that can go on do so
-before others begin, and one that is not over after SHAKE_PATIENCE is given up when another waits to begin.
+before others begin, SHAKE_ROW of them, and one that is not over after SHAKE_PATIENCE is given up when another waits to
+begin.
 """
 
 from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
@@ -31,7 +32,11 @@ cdef enum:
     SHAKE_BUDGET = 500000      # ns of a turn
     SHAKE_SHARE = 8
     SHAKE_FLOW = 10000000      # ns since a feed has grown in which events flow
-    SHAKE_MOST = 256           # handshakes of clients, 44 KiB each
+    # Handshakes of clients. Each holds 44 KiB, and 175 as soon as its client announces the largest hello that OpenSSL
+    # takes, measured.
+    SHAKE_MOST = 96
+    # Those that crumble their messages could go on for ever, and none would begin.
+    SHAKE_ROW = 8
     SHAKE_PATIENCE = 2000000000  # ns
     SHAKE_TOLD = 1000000000    # ns between two reports of clients that were refused
 
@@ -244,13 +249,23 @@ cdef inline uint64_t handshakes_next(const Reactor *reactor) noexcept nogil:
     return room if room > reactor.next_step else reactor.next_step
 
 
+cdef inline Connection *_next(Reactor *reactor) noexcept nogil:
+    """Take the one whose turn it is off its queue; `handshakes_next` has said that there is one."""
+    if reactor.going.first == NULL or (
+            reactor.step_row >= SHAKE_ROW and reactor.coming.first != NULL and _room_at(reactor) <= reactor.now):
+        reactor.step_row = 0
+        return _pop(&reactor.coming)
+    reactor.step_row += 1
+    return _pop(&reactor.going)
+
+
 cdef inline void handshakes_run(Reactor *reactor) noexcept nogil:
     """Go on with those that wait, as far as the turn's budget goes."""
     cdef Connection *connection
     cdef uint64_t began = 0
     cdef uint64_t spent = 0
     while spent < SHAKE_BUDGET and handshakes_next(reactor) <= reactor.now:
-        connection = _pop(&reactor.going if reactor.going.first != NULL else &reactor.coming)
+        connection = _next(reactor)
         if connection.state == CONNECTION_OPENING:
             if began == 0:
                 began = monotonic()

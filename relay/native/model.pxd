@@ -86,7 +86,7 @@ cdef enum:  # Limit
     LIMIT_DESCRIPTORS
     LIMIT_HANDSHAKE            # preface not complete in time
     LIMIT_IDLE                 # connection without a stream for too long
-    LIMIT_CONTROLS             # resets, pings, settings or empty frames a second
+    LIMIT_CONTROLS             # resets, pings, settings or empty frames a second, and TLS's messages about keys
     LIMIT_HEADERS              # header bytes of a request
     LIMIT_REQUEST              # bytes of a request message
     LIMIT_KEEPALIVE            # did not answer PING, or stopped acknowledging
@@ -704,6 +704,7 @@ cdef struct Reactor:
     TlsContext *client_tls     # with nodes
     Steps going                # handshakes that can go on
     Steps coming               # clients whose handshake can begin
+    uint32_t step_row          # steps in a row that were of `going`
     uint64_t next_step         # when the next step may be
     uint64_t grown             # when a feed last grew
     Connection *first_shaking  # handshakes of clients under way, the oldest first

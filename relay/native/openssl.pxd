@@ -175,6 +175,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     const SSL_METHOD *TLS_client_method()
     SSL_CTX *SSL_CTX_new(const SSL_METHOD *method)
     void SSL_CTX_free(SSL_CTX *context)
+    long SSL_CTX_set_max_cert_list(SSL_CTX *context, long bytes)
     int SSL_CTX_set_min_proto_version(SSL_CTX *context, int version)
     uint64_t SSL_CTX_set_options(SSL_CTX *context, uint64_t options)
     void SSL_CTX_set_security_level(SSL_CTX *context, int level)

@@ -38,7 +38,9 @@ from relay.native.nghttp2 cimport (
     nghttp2_option_set_no_closed_streams, nghttp2_session_callbacks_del, nghttp2_session_del,
     relay_option_continuations, relay_option_reset_rate,
 )
-from relay.native.node cimport node_callbacks_new, node_free, node_lost, node_received, node_timer, node_writable
+from relay.native.node cimport (
+    node_callbacks_new, node_fail, node_free, node_lost, node_received, node_timer, node_writable,
+)
 from relay.native.output cimport tail_abandon
 from relay.native.posix cimport (
     CLOCK_MONOTONIC, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
@@ -51,7 +53,7 @@ from relay.native.server cimport (
     stream_deadline,
 )
 from relay.native.shape cimport shapes_free
-from relay.native.status cimport STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM
+from relay.native.status cimport STATUS_CLOSED, STATUS_LIMIT, STATUS_NO_MEMORY, STATUS_OK, STATUS_RESET, STATUS_SYSTEM
 from relay.native.subscriber cimport feed_recycling, feed_tick, feed_wake, remainders_free
 from relay.native.timers cimport Timer, timers_first, timers_free, timers_init, timers_pop_due
 from relay.native.tls cimport tls_end
@@ -379,6 +381,14 @@ cdef inline void reactor_event(Reactor *reactor, epoll_event *event) noexcept no
         connection_ready(connection)
 
 
+cdef inline void reactor_cut(Reactor *reactor, Connection *connection) noexcept nogil:
+    """End a connection for messages of TLS, which HTTP/2 does not see."""
+    if connection.kind == CONNECTION_NODE:
+        node_fail(reactor, connection.node, STATUS_LIMIT, "TLS: it changes its keys, or gives tickets, all the time")
+    else:
+        server_cut(reactor, connection)
+
+
 cdef inline void reactor_take(Reactor *reactor, Connection *connection, ssize_t got, bint more) noexcept nogil:
     """What a read of a socket, or a part of one, has brought: `got` and `more` are transport_read's."""
     if connection.tls != NULL and not handshake_answer(connection):
@@ -389,8 +399,7 @@ cdef inline void reactor_take(Reactor *reactor, Connection *connection, ssize_t 
         connection_ready(connection)
     if got == TRANSPORT_AGAIN:
         if connection.cut and connection.state != CONNECTION_ENDING:
-            # For messages of TLS, which HTTP/2 does not see.
-            server_cut(reactor, connection)
+            reactor_cut(reactor, connection)
         return
     if got == TRANSPORT_BROKEN:
         handshake_broken(connection)
@@ -403,6 +412,8 @@ cdef inline void reactor_take(Reactor *reactor, Connection *connection, ssize_t 
         return
     if connection.kind == CONNECTION_NODE:
         node_received(reactor, connection, reactor.receive, <size_t> got)
+        if connection.cut:
+            reactor_cut(reactor, connection)
     else:
         server_received(reactor, connection, reactor.receive, <size_t> got)
 

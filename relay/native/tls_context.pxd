@@ -19,16 +19,16 @@ from relay.native.openssl cimport (
     PEM_read_bio_X509, SSL, SSL3_RT_HANDSHAKE, SSL_AD_NO_APPLICATION_PROTOCOL, SSL_CLIENT_HELLO_ERROR,
     SSL_CLIENT_HELLO_SUCCESS, SSL_CTX_add1_chain_cert, SSL_CTX_add_client_CA, SSL_CTX_check_private_key, SSL_CTX_free,
     SSL_CTX_new, SSL_CTX_set_alpn_protos, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store,
-    SSL_CTX_set_cert_verify_callback, SSL_CTX_set_client_hello_cb, SSL_CTX_set_min_proto_version,
-    SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets, SSL_CTX_set_options, SSL_CTX_set_security_level,
-    SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context, SSL_CTX_set_verify, SSL_CTX_use_PrivateKey,
-    SSL_CTX_use_certificate, SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION,
-    SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL, SSL_SESS_CACHE_OFF,
-    SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_NONE, SSL_VERIFY_PEER,
-    SSL_client_hello_get0_ext, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx, TLS1_2_VERSION,
+    SSL_CTX_set_cert_verify_callback, SSL_CTX_set_client_hello_cb, SSL_CTX_set_max_cert_list,
+    SSL_CTX_set_min_proto_version, SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets, SSL_CTX_set_options,
+    SSL_CTX_set_security_level, SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context, SSL_CTX_set_verify,
+    SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION,
+    SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL, SSL_SESS_CACHE_OFF, SSL_TLSEXT_ERR_ALERT_FATAL,
+    SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_client_hello_get0_ext,
+    SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx, TLS1_2_VERSION,
     TLSEXT_TYPE_application_layer_protocol_negotiation, TLS_client_method, TLS_server_method, X509, X509_STORE,
-    X509_STORE_CTX, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error,
-    X509_STORE_add_cert, X509_STORE_free, X509_STORE_new, X509_STORE_set_flags, X509_V_ERR_APPLICATION_VERIFICATION,
+    X509_STORE_CTX, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error, X509_STORE_add_cert,
+    X509_STORE_free, X509_STORE_new, X509_STORE_set_flags, X509_V_ERR_APPLICATION_VERIFICATION,
     X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK,
     X509_free,
 )
@@ -43,6 +43,7 @@ cdef extern from *:
     const unsigned char relay_alpn[3]
 
 cdef enum:
+    PEER_CHAIN_BYTES = 32768   # of a peer's certificates, which its connection holds; a chain of four has 6,000
     SESSION_TICKETS = 1        # a handshake: a client that comes back needs one, and each carries its certificate
 
 cdef enum:  # TlsFault: what is wrong with what a context was to be made of
@@ -113,7 +114,7 @@ cdef inline int tls_on_alpn(
 cdef inline void tls_on_message(
     int written, int version, int kind, const void *body, size_t size, SSL *ssl, void *user
 ) noexcept nogil:
-    """A client's message about keys on a connection that is open costs us more than its sender, and is answered."""
+    """A message about keys on a connection that is open costs us more than its sender, and may be answered."""
     cdef TlsLink *link = <TlsLink *> SSL_get_app_data(ssl)
     if written or kind != SSL3_RT_HANDSHAKE or link == NULL or not link.open:
         return
@@ -265,6 +266,7 @@ cdef inline TlsContext *tls_context_new(bint server, bint ask, bint require, bin
         return NULL
     SSL_CTX_set_security_level(context.ctx, CERTIFICATE_SECURITY_LEVEL)
     SSL_CTX_set_options(context.ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION)
+    SSL_CTX_set_max_cert_list(context.ctx, PEER_CHAIN_BYTES)
     if kernel:
         SSL_CTX_set_options(context.ctx, SSL_OP_ENABLE_KTLS)
         context.kernel = True
@@ -274,10 +276,10 @@ cdef inline TlsContext *tls_context_new(bint server, bint ask, bint require, bin
         verify = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     SSL_CTX_set_verify(context.ctx, verify, NULL)
     SSL_CTX_set_cert_verify_callback(context.ctx, tls_on_verify, context)
+    SSL_CTX_set_msg_callback(context.ctx, tls_on_message)
     if server:
         SSL_CTX_set_client_hello_cb(context.ctx, tls_on_hello, NULL)
         SSL_CTX_set_alpn_select_cb(context.ctx, tls_on_alpn, NULL)
-        SSL_CTX_set_msg_callback(context.ctx, tls_on_message)
         # Sessions are resumed by tickets alone: nothing of them is kept here. Another context has other keys, so that
         # a certificate that was verified by former rules is verified anew.
         SSL_CTX_set_session_cache_mode(context.ctx, SSL_SESS_CACHE_OFF)

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import resource
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import grpc
 import pytest
 from peers import client, events, h2_client
 from peers.engine import Engine, Sink
+from peers.resident import resident
 
 from relay import _fastpath, feeds
 
@@ -98,6 +98,17 @@ def test_node_numbers_out_of_range(engine: Start, number: int) -> None:
 def test_feed_masks_out_of_range(engine: Start, mask: int) -> None:
     with pytest.raises((ValueError, OverflowError)):
         engine().native.add_node(1, mask)
+
+
+def test_a_tls_that_was_not_made_is_refused(engine: Start) -> None:
+    relay = engine()
+    empty, broken = (_fastpath.Tls.__new__(_fastpath.Tls) for _ in range(2))
+    with pytest.raises(ValueError, match="certificate: "):
+        broken.__init__(server=True, certificate=b"none", root=b"none")  # type: ignore[misc]
+    for tls in (empty, broken):
+        for use in (lambda tls: tls.expires, lambda tls: relay.native.set_tls(server=tls, client=None)):
+            with pytest.raises(RuntimeError, match="the Tls was not made"):
+                use(tls)
 
 
 def test_a_closed_engine_refuses_politely(engine: Start) -> None:
@@ -473,10 +484,6 @@ def descriptors() -> int:
 
 def threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def live_briefly() -> None:

@@ -1,19 +1,24 @@
 """Peers that use TLS against the relay: what they send, and when, is all of it allowed, or nearly so."""
 
+import contextlib
 import datetime as dt
 import time
 from collections.abc import Callable
 
+import pytest
 from cryptography import x509
-from peers import h2_node, node
+from peers import h2_client, h2_node, node
 from peers.engine import At, Engine
+from peers.resident import resident
 from peers.tls_door import Door
-from peers.tls_records import DATA, HOST, Records
+from peers.tls_records import DATA, HANDSHAKE, HOST, Records
 from peers.trust import load, trust
 
 from relay import _fastpath
 
 Start = Callable[..., Engine]
+CONTROL_COST = 10  # of max_controls, a message about keys
+LARGEST_HELLO = 131_000  # bytes; OpenSSL takes 131,396
 SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 PING = bytes((0, 0, 8, 6, 0, 0, 0, 0, 0)) + b"question"
 ANSWER = bytes((0, 0, 8, 6, 1, 0, 0, 0, 0)) + b"question"
@@ -47,6 +52,37 @@ def test_a_node_asks_for_keys_in_the_middle_of_what_one_read_brings(engine: Star
             burst = b"".join(records.seal(UNKNOWN) + records.ask() for _ in range(64))
             records.sock.sendall(burst + records.seal(PING))
             heard(records, ANSWER)
+
+
+def test_a_node_that_changes_keys_all_the_time_is_let_go(engine: Start) -> None:
+    """Each change costs us ten times what it costs the node, and a read may bring 40,000."""
+    relay = engine(tls=trust(), max_controls=3 * CONTROL_COST)
+    with h2_node.Node() as peer:
+        number = relay.add(peer)
+        with node_records(peer) as records:
+            records.sock.sendall(records.seal(SETTINGS) + b"".join(records.ask() for _ in range(64)))
+            assert relay.wait_failure(number).text == "TLS: it changes its keys, or gives tickets, all the time"
+    assert relay.counters()["process"]["limits"]["controls"] == 1
+
+
+# Hellos ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.resident
+def test_hellos_that_are_announced_hold_little(engine: Start) -> None:
+    """OpenSSL makes room for a message as soon as its length is known: 175 KiB for the largest hello."""
+    count = 256
+    relay = engine(tls=trust(), max_connections=2 * count, max_address_connections=count, client_bytes=1 << 30)
+    announced = bytes((1, *LARGEST_HELLO.to_bytes(3), 3, 3, *bytes(33)))
+    before = resident()
+    with contextlib.ExitStack() as crowd:
+        for _ in range(count):
+            sock = crowd.enter_context(h2_client.connect(relay.port))
+            sock.sendall(bytes((HANDSHAKE, 3, 1, *len(announced).to_bytes(2))) + announced)
+        relay.wait_counters(lambda now: now["process"]["clients"] == count, "all of them")
+        for _ in range(count):
+            relay.counters()  # a turn of the loop, which goes on with one of them at least
+        assert resident() - before < 24 << 20
 
 
 # Sessions of before ---------------------------------------------------------------------------------------
