@@ -112,13 +112,17 @@ cdef inline void connection_discharge(Connection *connection, size_t bytes) noex
     _connection_account(connection, 0 - bytes, 0)
 
 
-cdef inline void connection_founded(Connection *connection, size_t bytes) noexcept nogil:
-    """It holds so many bytes for as long as it lives, whatever its client does: they are no excess.
+cdef inline size_t _secure_part(const Reactor *reactor) noexcept nogil:
+    """What TLS adds to the part of a connection: as much as it takes beyond what is needed without."""
+    if reactor.client_part >= <size_t> PART_LEAST + TLS_HELD:
+        return 0
+    return <size_t> PART_LEAST + TLS_HELD - reactor.client_part
 
-    `connection_free` gives them back.
-    """
-    connection.founded += bytes
-    _connection_account(connection, bytes, bytes)
+
+cdef inline void connection_secured(Connection *connection) noexcept nogil:
+    """It speaks TLS, and holds what that takes for as long as it lives. `connection_free` gives it back."""
+    connection.founded += TLS_HELD
+    _connection_account(connection, TLS_HELD, _secure_part(connection.reactor))
 
 
 cdef inline void connection_of(Connection *connection, Address *address) noexcept nogil:
@@ -132,7 +136,7 @@ cdef inline bint connection_fits(const Reactor *reactor) noexcept nogil:
     """Whether there is a part for one connection more."""
     cdef size_t part = reactor.client_part
     if reactor.server_tls != NULL:
-        part += TLS_HELD
+        part += _secure_part(reactor)
     return reactor.client_parts + part <= reactor.excess_most
 
 

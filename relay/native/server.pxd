@@ -5,8 +5,8 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 
 from relay.native.addresses cimport address_drop, address_take
 from relay.native.connection cimport (
-    CONTROL_COST, TLS_HELD, connection_allocator, connection_cut, connection_dirty, connection_end, connection_fits,
-    connection_founded, connection_new, connection_of, connection_over, connection_spend, connection_timer,
+    CONTROL_COST, connection_allocator, connection_cut, connection_dirty, connection_end, connection_fits,
+    connection_new, connection_of, connection_over, connection_secured, connection_spend, connection_timer,
     connection_watch, socket_option,
 )
 from relay.native.grpc cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
@@ -497,7 +497,7 @@ cdef inline void server_accept(Reactor *reactor, Connection *listener) noexcept 
             continue
         connection.tls_context = tls_context_take(reactor.server_tls)
         if connection.tls_context != NULL:
-            connection_founded(connection, TLS_HELD)
+            connection_secured(connection)
         reactor.accepted += 1
         if connection_watch(connection) != STATUS_OK:
             connection_end(connection, STATUS_NO_MEMORY)

@@ -9,6 +9,7 @@ from peers import events, h2_client, h2_wire
 from peers.engine import Engine
 from peers.events import LOGS
 from peers.hostile import CHECK, PADDED, WATCH, Attacker, call, frame, headers, literal, long_block
+from peers.trust import trust
 
 from relay import feeds
 
@@ -86,6 +87,17 @@ def test_without_budget_there_are_no_more_connections(engine: Start) -> None:
 
 
 # Subscribers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 16])
+def test_as_many_connections_of_tls_as_the_limit_says_have_their_parts(engine: Start, most: int) -> None:
+    """What TLS holds of each comes out of its part, where that is large enough."""
+    relay = engine(tls=trust(), max_connections=most, max_address_connections=most)
+    with contextlib.ExitStack() as staying:
+        for count in range(1, most + 1):
+            staying.enter_context(connected(relay.port))
+            relay.wait_counters(lambda now, count=count: now["process"]["clients"] == count, f"{count} connections")
+        assert limits(relay) == {}
 
 
 def test_subscribers_beyond_the_limit_are_refused(engine: Start) -> None:
