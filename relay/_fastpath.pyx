@@ -200,7 +200,8 @@ cdef int feed_number(int feed) except -1:
 
 # By TlsFault.
 TLS_FAULTS = (
-    "", "", "certificate: no certificate in PEM that can be read", "certificate: not valid yet",
+    "", "", "certificate: no certificate in PEM that can be read",
+    "certificate: what follows the first certificate cannot be read", "certificate: not valid yet",
     "certificate: expired", "certificate: too weak, or of a kind that OpenSSL does not take (security level 2)",
     "key: no private key in PEM without a password that can be read", "key: not that of the certificate",
     "root: no certificate in PEM that can be read", "root: not valid yet", "root: expired",

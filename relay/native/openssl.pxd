@@ -128,6 +128,8 @@ cdef extern from "<openssl/x509v3.h>" nogil:
 
 
 cdef extern from "<openssl/pem.h>" nogil:
+    enum:
+        PEM_R_NO_START_LINE
     X509 *PEM_read_bio_X509(BIO *bio, X509 **certificate, pem_password_cb password, void *user)
     EVP_PKEY *PEM_read_bio_PrivateKey(BIO *bio, EVP_PKEY **key, pem_password_cb password, void *user)
 

@@ -15,17 +15,17 @@ from relay.native.certificate cimport (
 from relay.native.connection cimport CONTROL_COST, connection_spend
 from relay.native.model cimport TlsContext, TlsLink
 from relay.native.openssl cimport (
-    BIO, BIO_free, BIO_meth_free, BIO_new_mem_buf, ERR_clear_error, EVP_PKEY, EVP_PKEY_free, PEM_read_bio_PrivateKey,
-    PEM_read_bio_X509, SSL, SSL3_RT_HANDSHAKE, SSL_AD_NO_APPLICATION_PROTOCOL, SSL_CLIENT_HELLO_ERROR,
-    SSL_CLIENT_HELLO_SUCCESS, SSL_CTX_add1_chain_cert, SSL_CTX_add_client_CA, SSL_CTX_check_private_key, SSL_CTX_free,
-    SSL_CTX_new, SSL_CTX_set_alpn_protos, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store,
-    SSL_CTX_set_cert_verify_callback, SSL_CTX_set_client_hello_cb, SSL_CTX_set_max_cert_list,
-    SSL_CTX_set_min_proto_version, SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets, SSL_CTX_set_options,
-    SSL_CTX_set_security_level, SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context, SSL_CTX_set_verify,
-    SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION,
-    SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL, SSL_SESS_CACHE_OFF, SSL_TLSEXT_ERR_ALERT_FATAL,
-    SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_client_hello_get0_ext,
-    SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx, TLS1_2_VERSION,
+    BIO, BIO_free, BIO_meth_free, BIO_new_mem_buf, ERR_GET_REASON, ERR_clear_error, ERR_peek_last_error, EVP_PKEY,
+    EVP_PKEY_free, PEM_R_NO_START_LINE, PEM_read_bio_PrivateKey, PEM_read_bio_X509, SSL, SSL3_RT_HANDSHAKE,
+    SSL_AD_NO_APPLICATION_PROTOCOL, SSL_CLIENT_HELLO_ERROR, SSL_CLIENT_HELLO_SUCCESS, SSL_CTX_add1_chain_cert,
+    SSL_CTX_add_client_CA, SSL_CTX_check_private_key, SSL_CTX_free, SSL_CTX_new, SSL_CTX_set_alpn_protos,
+    SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store, SSL_CTX_set_cert_verify_callback, SSL_CTX_set_client_hello_cb,
+    SSL_CTX_set_max_cert_list, SSL_CTX_set_min_proto_version, SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets,
+    SSL_CTX_set_options, SSL_CTX_set_security_level, SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context,
+    SSL_CTX_set_verify, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION,
+    SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL, SSL_SESS_CACHE_OFF,
+    SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_NONE, SSL_VERIFY_PEER,
+    SSL_client_hello_get0_ext, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx, TLS1_2_VERSION,
     TLSEXT_TYPE_application_layer_protocol_negotiation, TLS_client_method, TLS_server_method, X509, X509_STORE,
     X509_STORE_CTX, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error, X509_STORE_add_cert,
     X509_STORE_free, X509_STORE_new, X509_STORE_set_flags, X509_V_ERR_APPLICATION_VERIFICATION,
@@ -50,6 +50,7 @@ cdef enum:  # TlsFault: what is wrong with what a context was to be made of
     TLS_FAULT_NONE
     TLS_FAULT_MEMORY
     TLS_FAULT_CERTIFICATE_PEM
+    TLS_FAULT_CHAIN_PEM
     TLS_FAULT_CERTIFICATE_EARLY
     TLS_FAULT_CERTIFICATE_LATE
     TLS_FAULT_CERTIFICATE_REFUSED      # by OpenSSL: too weak a key or digest
@@ -176,6 +177,9 @@ cdef inline int _certificate(TlsContext *context, const uint8_t *pem, int size) 
             break
         certificate = PEM_read_bio_X509(bio, NULL, tls_no_password, NULL)
     BIO_free(bio)
+    if fault == TLS_FAULT_NONE and ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:
+        # Not the end of the text, but one that cannot be read.
+        return TLS_FAULT_CHAIN_PEM
     return fault
 
 

@@ -12,6 +12,7 @@ import pytest
 from peers import client, events, h2_client
 from peers.engine import Engine, Sink
 from peers.resident import resident
+from peers.trust import trust
 
 from relay import _fastpath, feeds
 
@@ -109,6 +110,22 @@ def test_a_tls_that_was_not_made_is_refused(engine: Start) -> None:
         for use in (lambda tls: tls.expires, lambda tls: relay.native.set_tls(server=tls, client=None)):
             with pytest.raises(RuntimeError, match="the Tls was not made"):
                 use(tls)
+
+
+@pytest.mark.parametrize(
+    ("behind", "taken"),
+    [
+        (trust().ca.pem, True),
+        (b"words, and " + trust().leaf.key_pem, True),
+        (trust().ca.pem[:-40], False),
+        (b"-----BEGIN CERTIFICATE-----\nbm9uZQ==\n-----END CERTIFICATE-----\n", False),
+    ],
+)
+def test_what_follows_a_certificate_can_be_read(behind: bytes, taken: bool) -> None:
+    """A file that is only written in part is no shorter chain."""
+    leaf, root = trust().leaf, trust().ca.pem
+    with contextlib.nullcontext() if taken else pytest.raises(ValueError, match="certificate: what follows"):
+        _fastpath.Tls(server=True, certificate=leaf.certificate_pem + behind, key=leaf.key_pem, root=root)
 
 
 def test_a_closed_engine_refuses_politely(engine: Start) -> None:
