@@ -213,6 +213,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_read(SSL *ssl, void *data, int size)
     int SSL_write(SSL *ssl, const void *data, int size)
     int SSL_free_buffers(SSL *ssl)
+    const char *SSL_rstate_string(const SSL *ssl)
     int SSL_shutdown(SSL *ssl)
     void SSL_set_shutdown(SSL *ssl, int mode)
     int SSL_get_error(const SSL *ssl, int result)
