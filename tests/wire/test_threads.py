@@ -5,6 +5,7 @@ only thing that a caller may meet is an engine that is closed, or a queue that i
 """
 
 import contextlib
+import os
 import random
 import threading
 from collections.abc import Callable, Iterable
@@ -18,7 +19,8 @@ from peers.trust import trust
 
 from relay import _fastpath, feeds
 
-ROUNDS = 100  # snapshots before the end begins
+SANITIZED = Path(os.environ.get("RELAY_BUILD", "normal")).name in ("address-undefined", "thread")
+ROUNDS = 30 if SANITIZED else 100  # snapshots before the end begins
 OPEN = Path("/proc/self/fd")
 FRAMES = {feed: [events.frames([events.event(feed, 0, size)]) for size in (60, 900, 3000)] for feed in events.FEEDS}
 

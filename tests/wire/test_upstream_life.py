@@ -585,6 +585,7 @@ def test_the_order_of_each_node_is_kept(engine: Start, go_node: GoNode, go_clien
     assert relay.feed(LOGS)["received"] == 40_000
 
 
+@pytest.mark.tcp_alone
 def test_five_hundred_nodes(engine: Start, go_node: GoNode) -> None:
     relay, peers = engine(), go_node("-nodes", "500", "-count", "20", "-rate", "100")
     numbers = [relay.add(At(port)) for port in peers.ports]
