@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from peers.certificates import write_folder
 from peers.client import Subscriber, channel
-from peers.cluster import Cluster
+from peers.cluster import BINARY, Cluster
 from peers.command import HOST, WAIT, Command, free_port
 from peers.node import Node
+from peers.trust import Trust, trust
 
 from relay import __version__, feeds
 
@@ -26,6 +28,7 @@ IMAGE = os.environ.get("IMAGE", "")
 ENGINE = os.environ.get("ENGINE", "")
 ENTRY = "/KubeArmor/kubearmor-relay-server"
 PYTHON = "/KubeArmor/venv/bin/python3"
+CERTIFICATES = "/var/lib/kubearmor/tls"  # the default of -tlsCertPath, and what deploy/tls.patch.yaml mounts
 # As in deploy/relay.yaml.
 CONFINED = ("--network=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=128m")
 
@@ -106,15 +109,39 @@ def test_it_knows_its_version_and_user(container: Container) -> None:
     assert container.says(PYTHON, "-c", "import os; print(os.getuid(), os.getgid())") == "1000 1000\n"
 
 
-def test_events_go_through_it(container: Container) -> None:
+def test_its_settings_can_be_asked_for_by_hand(container: Container) -> None:
+    told = [line.split(maxsplit=2) for line in container.says("relay", "config", "-tlsEnabled").splitlines()]
+    assert ["tlsEnabled", "true", "flag -tlsEnabled"] in told
+    assert ["tlsCertPath", CERTIFICATES, "default"] in told
+
+
+def put_certificates(folder: Path, provider: str, peers: Trust) -> Path:
+    """The folder of a relay with that -tlsCertProvider, readable for the image's user."""
+    if provider == "self":
+        write_folder(folder, peers.ca)
+        (folder / "ca.key").write_bytes(peers.ca.key_pem)
+    else:
+        peers.write(folder)
+    folder.chmod(0o755)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    return folder
+
+
+@pytest.mark.parametrize("provider", ["", "external", "self"], ids=lambda provider: provider or "in the clear")
+def test_events_go_through_it(container: Container, tmp_path: Path, provider: str) -> None:
     port = free_port()
     sent = b"\x1a\x01x"  # its cluster's name
-    with Node() as node:
-        flags = ("-gRPCPort", str(port), "-kubernetes=off", "-nodes", f"{HOST}:{node.port}")
-        with Command(*flags, program=container.command(ENTRY)) as relay:
-            assert relay.line("serving")["nodes"] == 1
+    peers = trust() if provider else None
+    files = {put_certificates(tmp_path / "tls", provider, peers): CERTIFICATES} if peers else {}
+    tls_flags = ("-tlsEnabled", f"-tlsCertProvider={provider}") if peers else ()
+    with Node(credentials=peers.node() if peers else None) as node:
+        flags = ("-gRPCPort", str(port), "-kubernetes=off", "-nodes", f"{HOST}:{node.port}", *tls_flags)
+        with Command(*flags, program=container.command(ENTRY, files=files)) as relay:
+            serving = relay.line("serving")
+            assert (serving["nodes"], serving.get("tls_provider", "")) == (1, provider)
             relay.line("node connected")
-            with channel(port) as over:
+            with channel(port, peers.channel() if peers else None) as over:
                 health = health_pb2_grpc.HealthStub(over)
                 answer = health.Check(health_pb2.HealthCheckRequest(service=feeds.SERVICE), timeout=WAIT)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -126,8 +153,10 @@ def test_events_go_through_it(container: Container) -> None:
             assert relay.wait() == 0
             (counters,) = relay.logged("counters")
             assert counters["feeds"]["alerts"]["received"] == 1
+            assert counters["process"]["tls"]["handshakes"] == (2 if peers else 0)
 
 
+@pytest.mark.skipif(not BINARY.exists(), reason="no Kubernetes API server: `make kube-apiserver` builds it")
 def test_it_follows_a_cluster(container: Container, cluster: Cluster) -> None:
     cluster.node("kubearmor-a", HOST)
     theirs = "/etc/relay"
@@ -161,7 +190,7 @@ def test_it_has_what_following_kubernetes_needs(container: Container) -> None:
 def test_nothing_has_to_be_compiled_at_a_start(container: Container) -> None:
     program = (
         "import importlib.util, pathlib, sys, sysconfig\n"
-        "import relay.app, relay.cluster\n"
+        "import relay.app, relay.cluster, relay.issue\n"
         "names = [getattr(module, '__file__', None) or '' for module in sys.modules.values()]\n"
         "files = [pathlib.Path(name) for name in names if name.endswith('.py')]\n"
         "cached = importlib.util.cache_from_source\n"
@@ -173,3 +202,14 @@ def test_nothing_has_to_be_compiled_at_a_start(container: Container) -> None:
 def test_there_is_no_compiler_in_it(container: Container) -> None:
     program = "import shutil; print([name for name in ('cc', 'gcc', 'ld', 'pip', 'pip3') if shutil.which(name)])"
     assert container.says(PYTHON, "-c", program) == "[]\n"
+
+
+def test_nothing_of_the_configuration_of_pip_is_left_in_it(container: Container) -> None:
+    program = (
+        "import os, pathlib\n"
+        "roots = ('/etc', '/home', '/run', '/KubeArmor')\n"
+        "files = [file for root in roots for file in pathlib.Path(root).rglob('pip.conf')]\n"
+        "files += pathlib.Path('/run/secrets').glob('ca')\n"
+        "print([str(file) for file in files], [name for name in os.environ if name.startswith('PIP_')])\n"
+    )
+    assert container.says(PYTHON, "-c", program) == "[] []\n"
