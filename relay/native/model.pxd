@@ -315,6 +315,7 @@ cdef struct TlsLink:
     bint open                  # the handshake is over
     bint over                  # the peer has said that it sends no more
     bint broken                # what it sent cannot be decrypted, or it has told of an error
+    bint stale                 # the peer asks for keys that the kernel cannot change to
     unsigned long error        # OpenSSL's, of a handshake that failed or of what broke
     size_t said                # bytes that OpenSSL had to say by itself since a tail was last empty
     bint shaking               # a client's, on the reactor's list of handshakes under way

@@ -161,6 +161,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
         SSL_SESS_CACHE_NO_INTERNAL
         SSL_SENT_SHUTDOWN
         SSL_RECEIVED_SHUTDOWN
+        SSL3_MT_KEY_UPDATE
         SSL3_RT_HANDSHAKE
         SSL_TLSEXT_ERR_OK
         SSL_TLSEXT_ERR_ALERT_FATAL

@@ -146,6 +146,7 @@ cdef inline void server_linger(Reactor *reactor, Connection *connection) noexcep
     Closing at once with unread bytes in the socket would make the kernel send RST, and the peer might never see
     our GOAWAY.
     """
+    cdef bint here = connection.tls == NULL or tls_seals(connection)
     if connection.state == CONNECTION_CLOSED or connection.state == CONNECTION_ENDING:
         return
     if connection.tls != NULL and connection.tail == NULL:
@@ -153,7 +154,9 @@ cdef inline void server_linger(Reactor *reactor, Connection *connection) noexcep
     # What still comes is not looked at.
     tls_end(connection)
     connection.state = CONNECTION_ENDING
-    shutdown(connection.fd, SHUT_WR)
+    # Where the kernel encrypts, it would forget what it still holds of that; the peer knows the end from close_notify.
+    if here:
+        shutdown(connection.fd, SHUT_WR)
     connection.opened = reactor.now
     connection_timer(connection, reactor.now + LINGER)
 

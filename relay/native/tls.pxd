@@ -24,7 +24,7 @@ from relay.native.openssl cimport (
 )
 from relay.native.posix cimport iovec, sockaddr_storage
 from relay.native.status cimport STATUS_NO_MEMORY, STATUS_OK
-from relay.native.tls_bio cimport tls_kernel_writes
+from relay.native.tls_bio cimport tls_kernel_push, tls_kernel_writes
 from relay.native.tls_context cimport tls_context_release
 
 cdef enum:
@@ -166,6 +166,10 @@ cdef inline int tls_step(Connection *connection, const uint8_t *data, size_t siz
         connection.reactor.tls.waiting -= 1
         if tls_kernel_writes(link):
             connection.reactor.tls.kernel += 1
+        else:
+            # It does not know the cipher, and is not asked again.
+            BIO_free(link.kernel)
+            link.kernel = NULL
         return TLS_STEP_DONE
     if SSL_get_error(link.ssl, result) == SSL_ERROR_WANT_READ:
         return TLS_STEP_AGAIN
@@ -179,6 +183,8 @@ cdef inline void tls_reason(const TlsLink *link, char *text, size_t size) noexce
     cdef const char *reason = ERR_reason_error_string(link.error)
     if verdict != X509_V_OK:
         snprintf(text, size, "TLS: the peer's certificate: %s", X509_verify_cert_error_string(verdict))
+    elif link.stale:
+        snprintf(text, size, "TLS: the peer asks for new keys, and the kernel, which encrypts, cannot change them")
     elif reason == NULL:
         snprintf(text, size, "TLS: broken off")
     elif ERR_GET_REASON(link.error) > SSL_AD_REASON_OFFSET:
@@ -321,6 +327,8 @@ cdef inline bint tls_seal_last(Connection *connection, const uint8_t *data, size
     if connection.tls.broken or not SSL_is_init_finished(connection.tls.ssl):
         return False
     ERR_clear_error()
+    if tls_kernel_writes(connection.tls):
+        tls_kernel_push(connection.tls)
     if size and not _seal(reactor, connection, data, size):
         return False
     SSL_shutdown(connection.tls.ssl)

@@ -8,6 +8,7 @@ behind the one for writing. From then on what is gathered goes to the socket as 
 that BIO. Decryption stays here: it is done for many records after one read.
 """
 
+from libc.limits cimport INT_MAX
 from libc.string cimport memcpy
 
 from relay.native.model cimport TLS_SEALED_BYTES, Reactor, TlsContext, TlsLink
@@ -17,8 +18,8 @@ from relay.native.openssl cimport (
     BIO_set_retry_write, BIO_should_retry, BIO_write,
 )
 from relay.native.posix cimport (
-    AF_INET, ENOTCONN, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_STREAM, TCP_ULP, close, errno,
-    send, setsockopt, socket,
+    AF_INET, ENOTCONN, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_STREAM, TCP_NOTSENT_LOWAT, TCP_ULP,
+    close, errno, send, setsockopt, socket,
 )
 
 
@@ -86,6 +87,15 @@ cdef inline long tls_bio_write_ctrl(BIO *bio, int what, long number, void *point
 cdef inline bint tls_kernel_writes(const TlsLink *link) noexcept nogil:
     """Whether the kernel encrypts what this connection writes."""
     return link.kernel != NULL and BIO_get_ktls_send(link.kernel)
+
+
+cdef inline void tls_kernel_push(const TlsLink *link) noexcept nogil:
+    """Have the kernel hand over to TCP what it has accepted so far, with what is written next.
+
+    A record that meets the bound of what waits unsent stays with it in part, and is forgotten when our side is closed.
+    """
+    cdef int most = INT_MAX
+    setsockopt(link.connection.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof(most))
 
 
 cdef inline bint tls_kernel_offered() noexcept nogil:

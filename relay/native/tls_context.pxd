@@ -16,23 +16,23 @@ from relay.native.connection cimport CONTROL_COST, connection_spend
 from relay.native.model cimport TlsContext, TlsLink
 from relay.native.openssl cimport (
     BIO, BIO_free, BIO_meth_free, BIO_new_mem_buf, ERR_GET_REASON, ERR_clear_error, ERR_peek_last_error, EVP_PKEY,
-    EVP_PKEY_free, PEM_R_NO_START_LINE, PEM_read_bio_PrivateKey, PEM_read_bio_X509, SSL, SSL3_RT_HANDSHAKE,
-    SSL_AD_NO_APPLICATION_PROTOCOL, SSL_CLIENT_HELLO_ERROR, SSL_CLIENT_HELLO_SUCCESS, SSL_CTX_add1_chain_cert,
-    SSL_CTX_add_client_CA, SSL_CTX_check_private_key, SSL_CTX_free, SSL_CTX_new, SSL_CTX_set_alpn_protos,
-    SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store, SSL_CTX_set_cert_verify_callback, SSL_CTX_set_client_hello_cb,
-    SSL_CTX_set_max_cert_list, SSL_CTX_set_min_proto_version, SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets,
-    SSL_CTX_set_options, SSL_CTX_set_security_level, SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context,
-    SSL_CTX_set_verify, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate, SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION,
-    SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL, SSL_SESS_CACHE_OFF,
-    SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK, SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_NONE, SSL_VERIFY_PEER,
-    SSL_client_hello_get0_ext, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx, TLS1_2_VERSION,
-    TLSEXT_TYPE_application_layer_protocol_negotiation, TLS_client_method, TLS_server_method, X509, X509_STORE,
-    X509_STORE_CTX, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error, X509_STORE_add_cert,
-    X509_STORE_free, X509_STORE_new, X509_STORE_set_flags, X509_V_ERR_APPLICATION_VERIFICATION,
-    X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK,
-    X509_free,
+    EVP_PKEY_free, PEM_R_NO_START_LINE, PEM_read_bio_PrivateKey, PEM_read_bio_X509, SSL, SSL3_MT_KEY_UPDATE,
+    SSL3_RT_HANDSHAKE, SSL_AD_NO_APPLICATION_PROTOCOL, SSL_CLIENT_HELLO_ERROR, SSL_CLIENT_HELLO_SUCCESS,
+    SSL_CTX_add1_chain_cert, SSL_CTX_add_client_CA, SSL_CTX_check_private_key, SSL_CTX_free, SSL_CTX_new,
+    SSL_CTX_set_alpn_protos, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cert_store, SSL_CTX_set_cert_verify_callback,
+    SSL_CTX_set_client_hello_cb, SSL_CTX_set_max_cert_list, SSL_CTX_set_min_proto_version, SSL_CTX_set_msg_callback,
+    SSL_CTX_set_num_tickets, SSL_CTX_set_options, SSL_CTX_set_security_level, SSL_CTX_set_session_cache_mode,
+    SSL_CTX_set_session_id_context, SSL_CTX_set_verify, SSL_CTX_use_PrivateKey, SSL_CTX_use_certificate,
+    SSL_OP_ENABLE_KTLS, SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_SESS_CACHE_CLIENT,
+    SSL_SESS_CACHE_NO_INTERNAL, SSL_SESS_CACHE_OFF, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_OK,
+    SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_client_hello_get0_ext, SSL_get_app_data,
+    SSL_get_ex_data_X509_STORE_CTX_idx, TLS1_2_VERSION, TLSEXT_TYPE_application_layer_protocol_negotiation,
+    TLS_client_method, TLS_server_method, X509, X509_STORE, X509_STORE_CTX, X509_STORE_CTX_get0_cert,
+    X509_STORE_CTX_get_ex_data, X509_STORE_CTX_set_error, X509_STORE_add_cert, X509_STORE_free, X509_STORE_new,
+    X509_STORE_set_flags, X509_V_ERR_APPLICATION_VERIFICATION, X509_V_ERR_CERT_NOT_YET_VALID,
+    X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_FLAG_PARTIAL_CHAIN, X509_V_OK, X509_free,
 )
-from relay.native.tls_bio cimport tls_bio_methods
+from relay.native.tls_bio cimport tls_bio_methods, tls_kernel_writes
 
 cdef extern from *:
     """
@@ -45,6 +45,8 @@ cdef extern from *:
 cdef enum:
     PEER_CHAIN_BYTES = 32768   # of a peer's certificates, which its connection holds; a chain of four has 6,000
     SESSION_TICKETS = 1        # a handshake: a client that comes back needs one, and each carries its certificate
+    KEY_UPDATE = 5             # bytes of the message (RFC 8446, 4.6.3), the last of which says:
+    KEY_UPDATE_REQUESTED = 1   # we are to change our keys, too
 
 cdef enum:  # TlsFault: what is wrong with what a context was to be made of
     TLS_FAULT_NONE
@@ -115,10 +117,20 @@ cdef inline int tls_on_alpn(
 cdef inline void tls_on_message(
     int written, int version, int kind, const void *body, size_t size, SSL *ssl, void *user
 ) noexcept nogil:
-    """A message about keys on a connection that is open costs us more than its sender, and may be answered."""
+    """A message about keys on a connection that is open costs us more than its sender, and may be answered.
+
+    Where the kernel encrypts it cannot be, if it asks for keys of ours: that is the end of the connection.
+    """
+    cdef const uint8_t *message = <const uint8_t *> body
     cdef TlsLink *link = <TlsLink *> SSL_get_app_data(ssl)
     if written or kind != SSL3_RT_HANDSHAKE or link == NULL or not link.open:
         return
+    if (size == KEY_UPDATE and message[0] == SSL3_MT_KEY_UPDATE and message[KEY_UPDATE - 1] == KEY_UPDATE_REQUESTED
+            and tls_kernel_writes(link)):
+        # OpenSSL would answer before its next words, and the kernel go on with the former keys: nobody could read that.
+        link.stale = True
+        link.broken = True
+        link.received_size = 0
     connection_spend(link.connection, CONTROL_COST)
     if link.connection.cut:
         # The rest of what was received is not looked at.

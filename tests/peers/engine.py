@@ -93,7 +93,8 @@ class Engine:
         self.doors: list[Door] = []
         self._trust = tls if doors else None
         # Payload bytes of a DATA frame. One record of TLS holds 16,384 bytes, the frame's header among them.
-        self.largest_frame = 16_384 if tls is None else 16_384 - 9
+        # The kernel, where it encrypts, makes records as it likes.
+        self.largest_frame = 16_384 if tls is None or tls.server().kernel else 16_384 - 9
         if tls is not None:
             self.native.set_tls(server=tls.server(), client=tls.client())
         self.native.start()
@@ -107,6 +108,11 @@ class Engine:
             self.port = self.doors[0].port
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def set_tls(self, *, server: _fastpath.Tls | None, client: _fastpath.Tls | None) -> None:
+        """What new connections speak from here on, with subscribers and with nodes."""
+        self.native.set_tls(server=server, client=client)
+        self.counters()  # whoever comes before the command is looked at, comes before it
 
     # Nodes ------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""`openssl s_client`, as a person would use it to see what a port speaks."""
+"""`openssl s_client` and `s_server`, as a person would use them to see what the other side speaks."""
 
 import subprocess
 import threading
@@ -9,16 +9,12 @@ HOST = "127.0.0.1"
 WAIT = 30.0
 
 
-class OpensslClient(Closing):
-    """The command, connected to a loopback port.
+class Openssl(Closing):
+    """The command, with its words."""
 
-    Args:
-        flags: of the command, besides where to connect.
-    """
-
-    def __init__(self, port: int, *flags: str) -> None:
+    def __init__(self, *words: str) -> None:
         self._process = subprocess.Popen(
-            ["openssl", "s_client", "-connect", f"{HOST}:{port}", *flags],
+            ["openssl", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -67,3 +63,28 @@ class OpensslClient(Closing):
         with self._changed:
             self._over = True
             self._changed.notify_all()
+
+
+class OpensslClient(Openssl):
+    """Connected to a loopback port.
+
+    Args:
+        flags: of the command, besides where to connect.
+    """
+
+    def __init__(self, port: int, *flags: str) -> None:
+        super().__init__("s_client", "-connect", f"{HOST}:{port}", *flags)
+
+
+class OpensslServer(Openssl):
+    """On a loopback port of its own, for one connection.
+
+    Args:
+        flags: of the command, besides where to listen.
+    """
+
+    def __init__(self, *flags: str) -> None:
+        super().__init__("s_server", "-accept", f"{HOST}:0", "-naccept", "1", *flags)
+        self.wait("ACCEPT ")
+        self.wait("\n")
+        self.port = int(self.output.partition("ACCEPT ")[2].split()[0].rpartition(":")[2])

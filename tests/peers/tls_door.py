@@ -16,6 +16,7 @@ from .closing import Closing
 HOST = "127.0.0.1"
 WAIT = 30.0
 CHUNK = 1 << 14  # little is held here, so that the relay feels what a peer does not read
+HELD = 1 << 17  # nor in the kernel
 RESET = b"\x01\0\0\0\0\0\0\0"  # SO_LINGER: closing sends a RST segment
 
 
@@ -64,6 +65,8 @@ class Passage:
     def _run(self) -> None:
         for sock in (self._plain, self._secure):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HELD)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HELD)
             sock.setblocking(False)
         try:
             self._shake()

@@ -4,7 +4,7 @@ import functools
 import socket
 import ssl
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,15 @@ NAMES = ("127.0.0.1", "::1", "localhost", NAME)
 
 @dataclass(frozen=True)
 class Trust:
-    """Who trusts whom: everybody the CA, and everybody shows the leaf."""
+    """Who trusts whom: everybody the CA, and everybody shows the leaf.
+
+    Args:
+        kernel: whether the kernel encrypts for a relay, where it can.
+    """
 
     ca: Authority
     leaf: Leaf
+    kernel: bool = True
 
     def server(self, **rules: Any) -> _fastpath.Tls:
         """What a relay speaks with subscribers; `rules` are client_auth and allow."""
@@ -67,6 +72,7 @@ class Trust:
             certificate=self.leaf.certificate_pem,
             key=self.leaf.key_pem,
             root=self.ca.pem,
+            kernel=self.kernel,
             **rules,
         )
 
@@ -96,12 +102,18 @@ def knock(port: int, context: ssl.SSLContext) -> str:
         return type(error).__name__
 
 
-@functools.cache
-def trust(operator: bool = False) -> Trust:
-    """The same one for all tests: keys take their time.
+def trust(operator: bool = False, kernel: bool = True) -> Trust:
+    """The same one for all tests.
 
     Args:
         operator: with certificates as the KubeArmor operator makes them, which Python's own side does not accept.
+        kernel: whether the kernel encrypts for a relay, where it can.
     """
+    return replace(_made(operator), kernel=kernel)
+
+
+@functools.cache
+def _made(operator: bool) -> Trust:
+    """Keys take their time."""
     ca = operator_authority() if operator else authority()
     return Trust(ca, ca.issue(*NAMES))

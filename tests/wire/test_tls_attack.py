@@ -44,7 +44,7 @@ def heard(records: Records, what: bytes) -> bytes:
 
 def test_a_node_asks_for_keys_in_the_middle_of_what_one_read_brings(engine: Start) -> None:
     """Each wish is answered once, with a record that follows from the one before."""
-    relay = engine(tls=trust())
+    relay = engine(tls=trust(kernel=False))
     with h2_node.Node() as peer:
         relay.add(peer)
         with node_records(peer) as records:
@@ -56,7 +56,7 @@ def test_a_node_asks_for_keys_in_the_middle_of_what_one_read_brings(engine: Star
 
 def test_a_node_that_changes_keys_all_the_time_is_let_go(engine: Start) -> None:
     """Each change costs us ten times what it costs the node, and a read may bring 40,000."""
-    relay = engine(tls=trust(), max_controls=3 * CONTROL_COST)
+    relay = engine(tls=trust(kernel=False), max_controls=3 * CONTROL_COST)
     with h2_node.Node() as peer:
         number = relay.add(peer)
         with node_records(peer) as records:
@@ -93,7 +93,7 @@ def test_a_nodes_session_ends_with_the_rules_that_it_was_verified_by(engine: Sta
     relay = engine(tls=trust())
     with node.Node() as peer, Door(peer.port, trust().context(server=True), secure_outside=True) as door:
         number = relay.connect(At(door.port))
-        relay.native.set_tls(server=None, client=trust(operator=True).client())
+        relay.set_tls(server=None, client=trust(operator=True).client())
         door.passages[0].cut()
         relay.wait_failure(number)
         relay.reach(number, door.port)

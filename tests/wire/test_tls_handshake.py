@@ -114,7 +114,7 @@ def test_a_session_of_other_certificates_is_not_resumed(engine: Start, files: tu
     with OpensslClient(relay.port, *files, "-sess_out", kept) as peer:
         peer.wait("New Session Ticket arrived")
         peer.end()
-    relay.native.set_tls(server=trust().server(), client=None)
+    relay.set_tls(server=trust().server(), client=None)
     with OpensslClient(relay.port, *files, "-sess_in", kept) as peer:
         peer.wait("Verify return code")
         assert "New, TLSv1." in peer.output
@@ -325,11 +325,9 @@ def test_what_is_set_holds_for_new_connections_alone(engine: Start) -> None:
     relay = engine()
     with client.channel(relay.port) as plain, client.channel(relay.port, trust().channel()) as secure:
         before = client.Subscriber(plain, LOGS).ready()
-        relay.native.set_tls(server=trust().server(), client=None)
-        relay.counters()  # whoever comes before the command is looked at, comes before it
+        relay.set_tls(server=trust().server(), client=None)
         after = client.Subscriber(secure, LOGS).ready()
-        relay.native.set_tls(server=None, client=None)
-        relay.counters()
+        relay.set_tls(server=None, client=None)
         assert knock(relay.port, trust().context(server=False)) == "WRONG_VERSION_NUMBER"
         sent = events.events(LOGS, 3)
         relay.publish(LOGS, *sent)

@@ -1,4 +1,7 @@
-"""Changes of keys (RFC 8446, 4.6.3) in the middle of a connection, as `openssl s_client` makes them."""
+"""Changes of keys (RFC 8446, 4.6.3) in the middle of a connection, as `openssl s_client` makes them.
+
+Where the kernel encrypts, it is another matter: test_tls_kernel.py.
+"""
 
 import selectors
 import shutil
@@ -76,7 +79,7 @@ def connect(tmp_path: Path) -> Iterator[Callable[[int], Keys]]:
 
 
 def test_keys_change_and_the_connection_goes_on(engine: Callable[..., Engine], connect: Callable[[int], Keys]) -> None:
-    relay = engine(tls=trust())
+    relay = engine(tls=trust(kernel=False))
     keys = connect(relay.port)
     assert all(keys.change(times) for times in range(1, 6))
     process = relay.counters()["process"]
@@ -87,7 +90,7 @@ def test_keys_change_and_the_connection_goes_on(engine: Callable[..., Engine], c
 def test_a_client_that_changes_keys_all_the_time_is_cut_off(
     engine: Callable[..., Engine], connect: Callable[[int], Keys]
 ) -> None:
-    relay = engine(tls=trust(), max_controls=3 * CONTROL_COST)
+    relay = engine(tls=trust(kernel=False), max_controls=3 * CONTROL_COST)
     keys = connect(relay.port)
     times = 1
     while keys.change(times):

@@ -191,7 +191,7 @@ def without_certificate() -> ssl.SSLContext:
 def test_what_is_wanted_of_clients(engine: Start, whom: Trust, rule: str, none: str, wrong: str) -> None:
     """A certificate that is asked for, and given, is verified."""
     relay = engine()
-    relay.native.set_tls(server=whom.server(client_auth=rule), client=None)
+    relay.set_tls(server=whom.server(client_auth=rule), client=None)
     expired = LEAFS["expired"](whom.ca)
     for context, refused in ((showing(whom.leaf), ""), (without_certificate(), none), (showing(expired), wrong)):
         said = knock(relay.port, context)
@@ -203,7 +203,7 @@ def test_a_server_without_a_root_asks_for_nothing(engine: Start, whom: Trust) ->
     relay = engine()
     own = whom.leaf
     side = _fastpath.Tls(server=True, certificate=own.certificate_pem, key=own.key_pem, client_auth="none")
-    relay.native.set_tls(server=side, client=None)
+    relay.set_tls(server=side, client=None)
     assert knock(relay.port, without_certificate()) == ""
 
 
@@ -231,7 +231,7 @@ def test_names_that_clients_must_carry(engine: Start, names: tuple[str, ...], co
     """As a DNS name or as the common name, whole."""
     whom = trust()
     relay = engine()
-    relay.native.set_tls(server=whom.server(allow=WANTED), client=None)
+    relay.set_tls(server=whom.server(allow=WANTED), client=None)
     said = knock(relay.port, showing(whom.ca.issue(*names, common_name=common_name)))
     assert (said == "") == taken
     if not taken:
@@ -285,9 +285,9 @@ def test_a_node_that_does_not_take_our_certificate_says_why(engine: Start, go_no
 
     for leaf, alert in ((authority().issue(HOST), "unknown ca"), (server_only(whom.ca, (HOST,)), "bad certificate")):
         ours = _fastpath.Tls(server=False, certificate=leaf.certificate_pem, key=leaf.key_pem, root=whom.ca.pem)
-        relay.native.set_tls(server=None, client=ours)
+        relay.set_tls(server=None, client=ours)
         assert refused() in ("", f"tlsv1 alert {alert}", f"sslv3 alert {alert}")
-    relay.native.set_tls(server=None, client=_fastpath.Tls(server=False, root=whom.ca.pem))
+    relay.set_tls(server=None, client=_fastpath.Tls(server=False, root=whom.ca.pem))
     assert refused() in ("", "tlsv13 alert certificate required")
 
 
@@ -303,7 +303,7 @@ def test_the_operators_certificates_as_it_gives_them_out(
     for side, leaf in (("server", served), ("client", shown)):
         Trust(ca, leaf).write(tmp_path / side)
     relay = engine()
-    relay.native.set_tls(server=Trust(ca, served).server(), client=Trust(ca, shown).client())
+    relay.set_tls(server=Trust(ca, served).server(), client=Trust(ca, shown).client())
     peer = go_node("-count", "1", *tls_flags(tmp_path / "server", "server"))
     relay.connect(At(peer.ports[0]))
     relay.wait_received(LOGS, 1)
