@@ -26,7 +26,7 @@ unexport RELAY_FUZZ RELAY_DEBUG RELAY_SANITIZE RELAY_BUILD_DIR RELAY_SHOWN
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo kube-apiserver search-engines test soak bench bench-smoke bench-compare lint format types debug image \
-	sanitize sanitize-address sanitize-thread fuzz lock clean distclean
+	sanitize sanitize-address sanitize-thread kernel-tls fuzz lock clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ sanitize-address: $(VENV)/.installed
 sanitize-thread: $(VENV)/.installed
 	RELAY_SANITIZE=thread scripts/variant.sh thread
 	$(call VARIANT,thread) scripts/sanitized.sh thread $(PYTEST) $(SANITIZED) $(ARGS)
+
+kernel-tls: build ## wire tests over TLS on a kernel that encrypts it, in a guest; skipped where there is none
+	scripts/kernel_tls.sh $(ARGS)
 
 fuzz: build ## fuzz targets for FUZZ_SECONDS each (600)
 	@scripts/system.sh fuzz

@@ -4,6 +4,7 @@
 #   scripts/system.sh build     a C compiler, Python 3.11 or later with headers and venv, pkg-config, libnghttp2, OpenSSL
 #   scripts/system.sh peers     haproxy and nginx, which the benchmarks run beside the relay (optional)
 #   scripts/system.sh fuzz      clang and its runtime library, for libFuzzer (optional)
+#   scripts/system.sh guest     User Mode Linux and what its guest needs, for the tests with kernel TLS (optional)
 #   scripts/system.sh cluster   etcd and openssl, for the tests with a real Kubernetes API server (optional)
 #
 # An optional group that cannot be had is a message and exit code 0: what needs it is skipped.
@@ -32,12 +33,18 @@ missing() {
         fuzz)
             { command -v clang >/dev/null && libfuzzer; } || echo clang libclang-rt-dev
             ;;
+        guest)
+            PATH=$PATH:/usr/sbin:/sbin
+            command -v linux.uml >/dev/null || echo user-mode-linux
+            command -v modprobe >/dev/null || echo kmod
+            command -v ip >/dev/null || echo iproute2
+            ;;
         cluster)
             command -v etcd >/dev/null || echo etcd-server
             command -v openssl >/dev/null || echo openssl
             ;;
         *)
-            say "usage: scripts/system.sh build|peers|fuzz|cluster"
+            say "usage: scripts/system.sh build|peers|fuzz|guest|cluster"
             exit 2
             ;;
     esac
