@@ -45,13 +45,7 @@ class Client(Wire):
         sock: socket.socket | None = None,
     ) -> None:
         sock = sock or connect(port, receive_buffer)
-        try:
-            super().__init__(
-                sock, client=True, settings=settings, segment=segment, reopen=reopen, answer=answer, read=read
-            )
-        except OSError:
-            sock.close()
-            raise
+        super().__init__(sock, client=True, settings=settings, segment=segment, reopen=reopen, answer=answer, read=read)
 
     def open(
         self,

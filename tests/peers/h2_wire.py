@@ -126,7 +126,11 @@ class Wire:
         self.h2.max_inbound_frame_size = self.h2.local_settings.max_frame_size
         with self._changed:
             self.h2.initiate_connection()
-            self.flush()
+            try:
+                self.flush()
+            except OSError:
+                sock.close()
+                raise
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reading = read
         if read:
