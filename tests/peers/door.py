@@ -147,6 +147,8 @@ class Passage:
         # Whatever fails is the end of this connection only.
         with contextlib.suppress(OSError), accepted:
             accepted.settimeout(WAIT)
+            # Who has gone already is met here: wrapping would fail, and leave what it has made open.
+            accepted.getpeername()
             with (
                 self._door.outside.wrap_socket(accepted, server_side=True) as outer,
                 socket.create_connection((HOST, self._door.inner), WAIT) as plain,
