@@ -6,7 +6,7 @@
 from libc.stdint cimport uint16_t
 from libc.string cimport memmove
 
-from relay.native.connection cimport TLS_HELD, connection_founded
+from relay.native.connection cimport connection_secured
 from relay.native.model cimport CONNECTION_NODE, NODE_CHECKING, NODE_CONNECTING, NODE_STREAMING, Node, TlsContext
 from relay.native.memory cimport memory_take_zeroed
 from relay.native.node cimport node_new
@@ -523,7 +523,7 @@ cdef void fuzz_tls_connect(FuzzTalk *talk, int how, int ours) noexcept nogil:
         connection = fuzz_client(reactor, ours)
         fuzz_holds(connection != NULL, "there is memory")
         connection.tls_context = tls_context_take(reactor.server_tls)
-        connection_founded(connection, TLS_HELD)
+        connection_secured(connection)
         fuzz_holds(connection_watch(connection) == STATUS_OK, "epoll takes it")
         return
     reactor.client_tls = fuzz_tls_context(False, False)
