@@ -56,8 +56,6 @@ cdef extern from "<openssl/x509v3.h>" nogil:
         pass
     ctypedef struct X509_STORE_CTX:
         pass
-    ctypedef struct X509_VERIFY_PARAM:
-        pass
     ctypedef struct EVP_PKEY:
         pass
     ctypedef struct ASN1_TIME:
@@ -65,7 +63,6 @@ cdef extern from "<openssl/x509v3.h>" nogil:
     ctypedef int (*pem_password_cb)(char *buffer, int size, int writing, void *user) noexcept nogil
     enum:
         X509_V_OK
-        X509_V_ERR_UNSPECIFIED
         X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT
         X509_V_ERR_CERT_SIGNATURE_FAILURE
         X509_V_ERR_CERT_NOT_YET_VALID
@@ -148,10 +145,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
         SSL *ssl, const unsigned char **chosen, unsigned char *size, const unsigned char *offered, unsigned int count,
         void *user) noexcept nogil
     enum:
-        SSL_ERROR_NONE
-        SSL_ERROR_SSL
         SSL_ERROR_WANT_READ
-        SSL_ERROR_WANT_WRITE
         SSL_ERROR_ZERO_RETURN
         SSL_VERIFY_NONE
         SSL_VERIFY_PEER
@@ -182,7 +176,6 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_CTX_set_min_proto_version(SSL_CTX *context, int version)
     uint64_t SSL_CTX_set_options(SSL_CTX *context, uint64_t options)
     void SSL_CTX_set_security_level(SSL_CTX *context, int level)
-    int SSL_CTX_get_security_level(const SSL_CTX *context)
     long SSL_CTX_set_session_cache_mode(SSL_CTX *context, long mode)
     int SSL_CTX_set_num_tickets(SSL_CTX *context, size_t count)
     int SSL_CTX_set_session_id_context(SSL_CTX *context, const unsigned char *identity, unsigned int size)
